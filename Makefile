@@ -1,0 +1,31 @@
+PYTHON ?= python3
+INSTALLED := .venv/.installed
+
+.PHONY: test reproduce quick lint notebooks clean
+
+test: $(INSTALLED)
+	HF_HUB_OFFLINE=1 .venv/bin/pytest -rs
+
+reproduce: $(INSTALLED)
+	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn reproduce --out runs/organism
+
+quick: $(INSTALLED)
+	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn reproduce --quick --out runs/quick
+
+lint: $(INSTALLED)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/pyright
+
+notebooks: $(INSTALLED)
+	HF_HUB_OFFLINE=1 .venv/bin/pytest --nbmake notebooks
+
+# Everything is installed through the constraints: an open range on torch would pull several GB of CUDA packages.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,252 @@
+"""Files a run leaves behind: safetensors, Parquet and JSON, each written whole or not at all.
+
+No pickle anywhere: every artifact can be opened without running code from it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import platform
+import shutil
+import uuid
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp_unlearn.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+IDENTITY_FILE = "run.json"
+RECORDED_PACKAGES = (
+    "interp-unlearn",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "nnsight",
+    "scikit-learn",
+    "numpy",
+    "pandas",
+)
+
+
+@contextmanager
+def replaced(path: str | Path) -> Generator[Path]:
+    """Yield a temporary path beside ``path``; rename it over ``path`` on success, remove it on failure.
+
+    What is written there may be a file or a folder. A reader sees the old one or the new one, never half of one (of a
+    folder that is replaced, for an instant none). The suffix is kept, since some writers choose their format by it.
+    Parent folders are made.
+
+    Raises:
+        ArtifactError: the block ended without writing anything to the temporary path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = _beside(path), _beside(path)
+    try:
+        yield temporary
+        if not temporary.exists():
+            raise ArtifactError(f"nothing was written for {path}: write to the path that replaced() yields")
+        if path.is_dir():  # no system call replaces a folder that holds files
+            path.rename(old)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, obj: object) -> None:
+    """Write ``obj`` as indented JSON; dataclasses become objects, paths strings, NaN null.
+
+    Raises:
+        ArtifactError: something in ``obj`` has no JSON form, an infinite number for instance.
+    """
+    try:
+        text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be written as JSON: {error}") from error
+    with replaced(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ArtifactError: the file is missing or is not JSON (with the line).
+    """
+    try:
+        return json.loads(_existing(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path}:{error.lineno}: not valid JSON: {error.msg}; write the artifact again") from error
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path}: not valid JSON: not UTF-8 text; write the artifact again") from error
+
+
+def write_parquet(path: str | Path, frame: "pd.DataFrame") -> None:
+    """Write a table without its index: an index that carries meaning belongs in a column."""
+    with replaced(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def read_parquet(path: str | Path) -> "pd.DataFrame":
+    """Read a table.
+
+    Raises:
+        ArtifactError: the file is missing or is not Parquet.
+    """
+    import pandas as pd
+    from pyarrow import ArrowException
+
+    try:
+        return pd.read_parquet(_existing(path))
+    except ArrowException as error:
+        raise ArtifactError(f"{path}: not a Parquet file: {_first_line(error)}; write the artifact again") from error
+
+
+def write_tensors(path: str | Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
+    """Write named tensors and string metadata as one safetensors file.
+
+    Tensors may live on any device, be views, or share their storage: each is written out in full.
+
+    Raises:
+        ArtifactError: a metadata value is not a string (safetensors stores nothing else).
+    """
+    from safetensors.torch import save_file
+
+    wrong = sorted(key for key, value in metadata.items() if not isinstance(value, str))  # pyright: ignore[reportUnnecessaryIsInstance]
+    if wrong:
+        raise ArtifactError(f"{path}: metadata must be strings, but these are not: {', '.join(wrong)}")
+    owned: dict[str, Tensor] = {}
+    storages: set[int] = set()  # safetensors refuses two names for one storage, so the second gets a copy
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        owned[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
+    with replaced(path) as temporary:
+        save_file(owned, temporary, metadata=dict(metadata))
+
+
+def read_tensors(path: str | Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """Read a safetensors file: its tensors (on the CPU) and its metadata.
+
+    Raises:
+        ArtifactError: the file is missing or is not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(_existing(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: not a safetensors file: {error}; write the artifact again") from error
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with _existing(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_tensors(named: "Iterable[tuple[str, Tensor]]") -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names.
+
+    Bits are hashed, so 0.0 and -0.0 differ; the device and the memory layout do not matter.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named, key=lambda item: item[0]):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on, read from metadata without importing them."""
+    versions = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def claim_folder(path: str | Path, identity: Mapping[str, object]) -> None:
+    """Make ``path`` this run's folder by writing ``identity`` to its run.json; a second claim by the same run passes.
+
+    Raises:
+        ArtifactError: the folder belongs to a run with another identity, or holds files of no known run.
+    """
+    path = Path(path)
+    wanted: dict[str, object] = json.loads(json.dumps(_plain(dict(identity))))  # as it will read back: tuples as lists
+    if path.exists() and not path.is_dir():
+        raise ArtifactError(f"{path} is a file, not a folder; choose another --out")
+    if (path / IDENTITY_FILE).exists():
+        found = read_json(path / IDENTITY_FILE)
+        if found != wanted:
+            raise ArtifactError(f"{path} holds another run ({_differences(found, wanted)}); choose another --out")
+        return
+    if path.exists() and any(path.iterdir()):
+        raise ArtifactError(f"{path} is not empty and holds no {IDENTITY_FILE}; choose another --out")
+    write_json(path / IDENTITY_FILE, wanted)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; expected an artifact written by an earlier step")
+    return path
+
+
+def _plain(obj: object) -> Any:
+    """Reduce to what JSON holds; unknown types are left for the encoder to refuse."""
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        return {field.name: _plain(getattr(obj, field.name)) for field in dataclasses.fields(obj)}
+    if isinstance(obj, Mapping):
+        return {str(key): _plain(value) for key, value in obj.items()}
+    if isinstance(obj, (list, tuple)):
+        return [_plain(value) for value in obj]
+    if isinstance(obj, Path):
+        return str(obj)
+    if hasattr(obj, "dtype") and getattr(obj, "ndim", None) == 0:  # a NumPy or torch scalar
+        return _plain(obj.item())  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(obj, float) and math.isnan(obj):
+        return None
+    return obj
+
+
+def _differences(found: object, wanted: dict[str, object]) -> str:
+    if not isinstance(found, dict):
+        return f"its {IDENTITY_FILE} is no JSON object"
+    keys = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+    return "; ".join(f"{key}: {_short(found.get(key))} there, {_short(wanted.get(key))} here" for key in keys)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]

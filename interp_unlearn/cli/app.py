@@ -1,0 +1,73 @@
+"""The application and its entry point; verbs import what they need when they run, so that `--help` is quick."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from interp_unlearn.cli.collect import collect
+from interp_unlearn.cli.drift import drift
+from interp_unlearn.cli.evaluate import evaluate
+from interp_unlearn.cli.probe import probe
+from interp_unlearn.cli.study import figures, organism, reproduce
+from interp_unlearn.cli.unlearn import unlearn
+from interp_unlearn.errors import InterpError
+
+app = typer.Typer(
+    name="interp-unlearn",
+    help="Probe, unlearn and attack language models through one intervention layer.",
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (collect, probe, unlearn, evaluate, drift, figures, reproduce):
+    app.command()(verb)
+app.add_typer(organism, name="organism")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("interp-unlearn"))
+        raise typer.Exit
+
+
+@app.callback()
+def _settings(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what is being done.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name; None takes them from the process.
+
+    Returns:
+        The exit code: 0, or 2 after an error in the input, of which one line is on stderr, or 130 when interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return app(given or ["--help"], prog_name="interp-unlearn", standalone_mode=False) or 0
+    except typer.TyperException as error:  # usage: a missing option, a number that is none, an unknown verb
+        context = getattr(error, "ctx", None)
+        where = "interp-unlearn" if context is None else context.command_path
+        return _fail(f"{error.format_message()} See {where} --help")
+    except (InterpError, OSError) as error:
+        return _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted", err=True)
+        return 130
+
+
+def _fail(message: str) -> int:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return 2

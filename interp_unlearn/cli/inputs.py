@@ -1,0 +1,140 @@
+"""What the verbs read: labelled texts in a public layout, models, sites and layers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp_unlearn.cli.options import Dtype, Layout
+from interp_unlearn.errors import ConfigError, DataError
+from interp_unlearn.sites import Site
+
+if TYPE_CHECKING:
+    from interp_unlearn.interventions import HookedModel
+
+TOXIC_FROM = 0.5
+"""Toxicity score from which a prompt counts as target, as in RealToxicityPrompts."""
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts of two classes (or of one, where no other was given).
+
+    Attributes:
+        texts: both classes, in the order of the file.
+        labels: 1 for the target (what is to be forgotten), 0 for neutral.
+        groups: rows of one group belong together (a pair and its rewrite).
+    """
+
+    texts: tuple[str, ...]
+    labels: tuple[int, ...]
+    groups: tuple[str, ...]
+
+    def of_class(self, label: int) -> list[str]:
+        return [text for text, found in zip(self.texts, self.labels, strict=True) if found == label]
+
+    def groups_of_class(self, label: int) -> list[str]:
+        return [group for group, found in zip(self.groups, self.labels, strict=True) if found == label]
+
+
+def read_labelled_texts(
+    data: Path, layout: Layout, neutral: Path | None = None, *, limit: int | None = None, skip: int = 0
+) -> LabelledTexts:
+    """Read the target class and the neutral one; ``limit`` and ``skip`` count rows of each file, pairs as one row.
+
+    Raises:
+        DataError: a file is missing, empty or malformed, or no row is left after ``skip``.
+        ConfigError: a neutral file was given for a layout that holds both classes.
+    """
+    from interp_unlearn.data import read_pairs, read_prompts, read_texts
+
+    if neutral is not None and layout is not Layout.texts:
+        raise ConfigError(f"--neutral goes with --layout texts; {data} in the layout {layout} holds both classes")
+    rows: list[tuple[str, int, str]] = []
+    if layout is Layout.pairs:
+        for index, pair in _rows(data, read_pairs(data), limit, skip):
+            rows += [(pair.toxic, 1, f"pair {index}"), (pair.neutral[0], 0, f"pair {index}")]
+    elif layout is Layout.prompts:
+        scored = [(prompt.text, prompt.toxicity) for prompt in read_prompts(data) if prompt.toxicity is not None]
+        if not scored:
+            raise DataError(data, "no prompt has a toxicity score, so there are no classes; use --layout texts")
+        for index, (text, toxicity) in _rows(data, scored, limit, skip):
+            rows.append((text, int(toxicity >= TOXIC_FROM), f"prompt {index}"))
+    else:
+        rows += [(text, 1, f"text {index}") for index, text in _rows(data, read_texts(data), limit, skip)]
+        if neutral is not None:
+            others = _rows(neutral, read_texts(neutral), limit, skip)
+            rows += [(text, 0, f"neutral {index}") for index, text in others]
+    texts, labels, groups = zip(*rows, strict=True)
+    return LabelledTexts(texts, labels, groups)
+
+
+def require_both_classes(texts: LabelledTexts, data: Path) -> None:
+    """Refuse texts of one class.
+
+    Raises:
+        DataError: they are.
+    """
+    found = set(texts.labels)
+    if found != {0, 1}:
+        kind = "target" if found == {1} else "neutral"
+        raise DataError(data, f"all {len(texts.labels)} rows are {kind}; give rows of both classes (see --neutral)")
+
+
+def open_model(path: str, device: str, dtype: Dtype | None, backend: str = "torch") -> "HookedModel":
+    """Load a model without progress bars or warnings of transformers on stderr.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        ConfigError: there is no such device.
+    """
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from interp_unlearn.interventions import HookedModel
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    precision = None if dtype is None else getattr(torch, dtype)
+    return HookedModel.from_pretrained(path, backend=backend, dtype=precision, device=device)
+
+
+def chosen_sites(names: Sequence[str] | None, model: "HookedModel") -> list[Site]:
+    """The sites named, or the embedding and every resid_post.
+
+    Raises:
+        SiteError: a name is no site, or the model has no such layer.
+    """
+    if not names:
+        return [Site.embed, *(Site(layer, "resid_post") for layer in range(model.n_layers))]
+    sites = [Site.parse(name) for name in names]
+    for site in sites:
+        site.check(model.n_layers)
+    return sites
+
+
+def parse_layers(text: str) -> list[int]:
+    """Layers written as ``3``, ``1,4`` or ``2-6``.
+
+    Raises:
+        ConfigError: the text is neither.
+    """
+    layers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ConfigError(f"cannot read {text!r} as layers; write for example 3 or 1,4 or 2-6")
+        layers += range(int(first), int(last or first) + 1)
+    return layers
+
+
+def _rows[T](data: Path, rows: Sequence[T], limit: int | None, skip: int) -> list[tuple[int, T]]:
+    """The rows asked for, with their index in the file."""
+    chosen = list(enumerate(rows))[skip : None if limit is None else skip + limit]
+    if not chosen:
+        raise DataError(data, f"holds {len(rows)} rows, so none is left after --skip {skip}")
+    return chosen

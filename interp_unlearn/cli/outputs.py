@@ -1,0 +1,38 @@
+"""What the verbs write: run folders that appear whole, and tables on stdout."""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from interp_unlearn.artifacts import claim_folder, replaced
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def run_folder(out: Path, identity: Mapping[str, object]) -> Generator[Path]:
+    """Yield a folder to fill, which becomes ``out`` when the block ends; a run that fails leaves nothing behind.
+
+    Raises:
+        ArtifactError: ``out`` holds another run, or files of no known run; found out before the block begins.
+    """
+    out = out.resolve()
+    if out.exists():
+        claim_folder(out, identity)
+    with replaced(out) as folder:
+        claim_folder(folder, identity)
+        yield folder
+
+
+def show_table(frame: "pd.DataFrame") -> None:
+    """Print a table of numbers."""
+    typer.echo(frame.to_string(index=False, float_format=lambda value: f"{value:.4g}", na_rep=""))
+
+
+def show_written(path: Path) -> None:
+    """Say where the results are."""
+    typer.echo(f"written: {path}")

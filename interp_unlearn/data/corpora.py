@@ -1,0 +1,38 @@
+"""Plain text: JSON lines with a ``text`` field (the layout of the WMDP corpora), or one text a line."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from interp_unlearn.data.lines import read_lines, read_objects, require_text, write_lines
+from interp_unlearn.errors import DataError
+
+
+def read_texts(path: str | Path) -> list[str]:
+    """Read texts: from ``.jsonl`` the field ``text`` of every line, from any other file every line that is not blank.
+
+    WikiText (a paragraph a line) and Jigsaw (a sentence a line) are of the second kind. Texts are kept as they stand,
+    without the line ending.
+
+    Raises:
+        DataError: the file is empty, or a JSON line has no text.
+    """
+    if Path(path).suffix == ".jsonl":
+        return [require_text(path, row.get("text"), "text", line) for line, row in read_objects(path)]
+    return [line.removesuffix("\n").removesuffix("\r") for _, line in read_lines(path) if line.strip()]
+
+
+def write_texts(path: str | Path, texts: Sequence[str]) -> None:
+    """Write texts so that ``read_texts`` gives them back: ``.jsonl`` as objects, any other suffix one a line.
+
+    Raises:
+        DataError: there are no texts, one is blank, or one holds a line break and the layout is one a line.
+    """
+    if not texts:
+        raise DataError(path, "no texts to write")
+    as_objects = Path(path).suffix == ".jsonl"
+    for number, text in enumerate(texts, start=1):
+        require_text(path, text, "text", number)
+        if not as_objects and ("\n" in text or text.endswith("\r")):
+            raise DataError(path, "a text with a line break does not fit on one line; write .jsonl", number)
+    write_lines(path, [json.dumps({"text": text}, ensure_ascii=False) for text in texts] if as_objects else texts)

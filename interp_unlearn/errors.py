@@ -1,0 +1,46 @@
+"""Errors a user can act on: each says what was got, what was expected and what to do.
+
+The command line prints any `InterpError` as one line and exits with code 2.
+"""
+
+from pathlib import Path
+
+
+class InterpError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class SiteError(InterpError):
+    """A place in the model that does not exist, or that a backend cannot reach."""
+
+
+class CheckpointError(InterpError):
+    """A model or tokenizer that cannot be loaded."""
+
+
+class BackendError(InterpError):
+    """A backend that cannot do what was asked, or disagrees with the reference."""
+
+
+class ConfigError(InterpError):
+    """A setting out of range, or settings that contradict each other."""
+
+
+class ArtifactError(InterpError):
+    """A stored result that is missing, damaged, or belongs to something else."""
+
+
+class DataError(InterpError):
+    """Input data that is empty or malformed.
+
+    Args:
+        path: the file, or any short name of the input when it was no file.
+        message: what was expected and what was found.
+        line: line number, counted from 1, if the error has one.
+    """
+
+    def __init__(self, path: str | Path, message: str, line: int | None = None) -> None:
+        place = f"{path}:{line}" if line is not None else f"{path}"
+        super().__init__(f"{place}: {message}")
+        self.path = path
+        self.line = line

@@ -1,0 +1,116 @@
+"""Free generation from prompts, in batches of similar length."""
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from interp_unlearn.errors import ConfigError
+from interp_unlearn.evaluation.buckets import TokenRow, length_buckets, token_rows
+
+if TYPE_CHECKING:
+    from interp_unlearn.interventions import HookedModel
+
+
+def generate_texts(
+    model: "HookedModel",
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    *,
+    do_sample: bool = True,
+    temperature: float = 1.0,
+    top_p: float = 0.9,
+    seed: int = 0,
+    batch_size: int = 256,
+    stop: str | Sequence[str] | None = None,
+    progress: bool = True,
+) -> list[str]:
+    """What the model goes on with after each prompt; the default settings are those of RealToxicityPrompts.
+
+    Source: Gehman et al. 2020, arXiv 2009.11462 (nucleus 0.9, temperature 1). Equal seeds, prompts and batch sizes give
+    equal samples; another batch size draws others. For several samples of a prompt, repeat it.
+
+    Args:
+        model: the model, under any surrounding edits.
+        prompts: what is continued.
+        max_new_tokens: upper bound for each text.
+        stop: token or tokens that end a text, besides the model's own; kept in the text.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The new text alone, in input order, without special tokens.
+
+    Raises:
+        ConfigError: a stop is not a single token of the tokenizer, or a sampling setting is out of range.
+    """
+    rows = sample_rows(
+        model,
+        prompts,
+        max_new_tokens,
+        do_sample=do_sample,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        batch_size=batch_size,
+        stop=stop,
+        progress=progress,
+    )
+    texts = model.tokenizer.batch_decode(
+        [list(new) for _, new in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return list(texts)
+
+
+def sample_rows(
+    model: "HookedModel",
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    *,
+    do_sample: bool = True,
+    temperature: float = 1.0,
+    top_p: float = 0.9,
+    seed: int = 0,
+    batch_size: int = 256,
+    stop: str | Sequence[str] | None = None,
+    progress: bool = True,
+) -> list[tuple[TokenRow, TokenRow]]:
+    """The token ids of each prompt and of what follows it, the token that ended it included; see `generate_texts`."""
+    stops = [token_id(model, token) for token in ([stop] if isinstance(stop, str) else stop or ())]
+    ends = {*stops, *_end_ids(model)}
+    rows = token_rows(model, prompts)
+    found: list[TokenRow] = [()] * len(rows)
+    label = "generating" if progress else None
+    for number, (chosen, batch) in enumerate(length_buckets(model, rows, batch_size, progress=label)):
+        tokens = model.generate(
+            batch,
+            max_new_tokens,
+            do_sample=do_sample,
+            temperature=temperature,
+            top_p=top_p,
+            seed=random.Random(f"{seed}-{number}").randrange(2**31) if do_sample else None,
+            stop_token_ids=stops,
+        )
+        for row, new in zip(chosen, tokens.tolist(), strict=True):
+            end = next((i + 1 for i, token in enumerate(new) if token in ends), len(new))
+            found[row] = tuple(new[:end])
+    return list(zip(rows, found, strict=True))
+
+
+def token_id(model: "HookedModel", token: str) -> int:
+    """The id of a token given as it stands in the vocabulary, or as a text that is one token.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    vocabulary = model.tokenizer.get_vocab()
+    if token in vocabulary:
+        return vocabulary[token]
+    ids: list[int] = model.tokenizer(token, add_special_tokens=False)["input_ids"]  # pyright: ignore[reportAssignmentType]
+    if len(ids) != 1:
+        raise ConfigError(f"{token!r} is {len(ids)} tokens of this tokenizer; expected exactly one to stop at")
+    return ids[0]
+
+
+def _end_ids(model: "HookedModel") -> list[int]:
+    stated = getattr(model.hf.generation_config, "eos_token_id", None)
+    ids = stated if isinstance(stated, list) else [stated]
+    return [i for i in (*ids, model.tokenizer.eos_token_id) if isinstance(i, int)]

@@ -1,0 +1,22 @@
+"""The intervention layer: reads and edits at sites, during one forward pass, on any backend."""
+
+from interp_unlearn.interventions.backends import Backend, register
+from interp_unlearn.interventions.contexts import EditContext
+from interp_unlearn.interventions.edits import Add, Clamp, Edit, EditMap, ProjectOut, Replace, Scale
+from interp_unlearn.interventions.hooked_model import HookedModel
+from interp_unlearn.interventions.trace import Trace
+
+__all__ = [
+    "Add",
+    "Backend",
+    "Clamp",
+    "Edit",
+    "EditContext",
+    "EditMap",
+    "HookedModel",
+    "ProjectOut",
+    "Replace",
+    "Scale",
+    "Trace",
+    "register",
+]

@@ -1,0 +1,96 @@
+# pyright: basic
+"""The nnsight backend: a trace on the Hugging Face model itself, which it wraps without changing it."""
+
+import gc
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from interp_unlearn.interventions.backends.torch_hooks import output_tensor, with_tensor
+from interp_unlearn.interventions.forward_pass import ForwardPass
+from interp_unlearn.models.architecture import Architecture
+from interp_unlearn.models.batches import TokenBatch
+from interp_unlearn.sites import Site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class NNsightBackend:
+    """Reads and edits through nnsight's tracing; see `Backend`.
+
+    Importing nnsight patches `Tensor.backward` and adds `.save` to every object of the process, which is why it is
+    imported here and not at the top.
+    """
+
+    def __init__(self, hf: "PreTrainedModel", architecture: Architecture) -> None:
+        from nnsight import NNsight
+
+        self.hf = hf
+        self.architecture = architecture
+        self.wrapped = NNsight(hf)
+
+    def check_site(self, site: Site) -> None:
+        self.architecture.module_at(site)
+
+    def without_gradient(self) -> Collection[nn.Parameter]:
+        return ()
+
+    def mark_changed(self) -> None:
+        """Nothing to follow: the model itself is traced."""
+
+    def run(self, batch: TokenBatch, forward_pass: ForwardPass) -> None:
+        tokens = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "position_ids": batch.position_ids,
+            "use_cache": False,
+        }
+        steps = [step for site in forward_pass.sites for step in self._steps(site, forward_pass)]
+        stops = forward_pass.stop is not None
+        # nnsight runs this body alongside the pass, waiting for each value: hence one step after another, in the order
+        # of the pass.
+        with self.wrapped.trace(**tokens) as tracer:
+            for step in steps:
+                step()
+            if stops:
+                tracer.stop()
+        if stops:
+            # A stopped trace of nnsight 0.8 keeps its activations in a reference cycle, still young enough for this.
+            gc.collect(1)
+
+    def _steps(self, site: Site, forward_pass: ForwardPass) -> list[Callable[[], None]]:
+        envoy = self._envoy(self.architecture.module_at(site))
+        layer = site.layer
+        if site.component == "resid_pre":
+            return [lambda: _visit_input(envoy, lambda x: forward_pass.visit(site, x))]
+        if layer is None or site.component not in ("attn_out", "resid_mid") or not forward_pass.needs_mid(layer):
+            return [lambda: _visit_output(envoy, lambda x: forward_pass.visit(site, x))]
+        if site.component == "attn_out":
+            return []  # visited together with resid_mid, which comes next
+        block = self._envoy(self.architecture.blocks[layer])
+        kept: list[Tensor] = []
+        return [
+            lambda: kept.append(block.input),
+            lambda: _visit_output(envoy, lambda x: forward_pass.visit_attn_out(layer, kept.pop(), x)),
+        ]
+
+    def _envoy(self, module: nn.Module) -> Any:
+        path = self.architecture.path_of(module)
+        return self.wrapped.get(path) if path else self.wrapped
+
+
+def _visit_input(envoy: Any, visit: Callable[[Tensor], Tensor]) -> None:
+    activation = envoy.input
+    changed = visit(activation)
+    if changed is not activation:
+        envoy.input = changed
+
+
+def _visit_output(envoy: Any, visit: Callable[[Tensor], Tensor]) -> None:
+    output = envoy.output
+    activation = output_tensor(output)
+    changed = visit(activation)
+    if changed is not activation:
+        envoy.output = with_tensor(output, changed)

@@ -1,0 +1,183 @@
+"""Edits: what is done to an activation. Small, frozen, pure, out of place and differentiable.
+
+Every edit is cast to the stream's dtype and device, leaves padding alone, and leaves the leading BOS alone unless
+`include_bos` is set.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp_unlearn.errors import ConfigError, SiteError
+from interp_unlearn.interventions.contexts import EditContext
+from interp_unlearn.sites import Site
+
+__all__ = ["Add", "Clamp", "Edit", "EditContext", "EditMap", "ProjectOut", "Replace", "Scale", "merge_edits"]
+
+
+@dataclass(frozen=True, eq=False)
+class Edit(ABC):
+    """Base of all edits; a subclass says what `transform` does and inherits which tokens it is done to.
+
+    Attributes:
+        include_bos: edit the leading BOS too.
+    """
+
+    include_bos: bool = field(default=False, kw_only=True)
+
+    @abstractmethod
+    def transform(self, activation: Float[Tensor, "batch pos d"], context: EditContext) -> Float[Tensor, "batch pos d"]:
+        """The edited activation at every position; positions that are not edited are discarded by the caller."""
+
+    def __call__(self, activation: Float[Tensor, "batch pos d"], context: EditContext) -> Float[Tensor, "batch pos d"]:
+        """The activation with this edit applied to real tokens."""
+        edited = self.transform(activation, context)
+        return torch.where(context.mask_column if self.include_bos else context.content_column, edited, activation)
+
+
+EditMap = Mapping[Site, tuple[Edit, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Edit):
+    """Add `coefficient * vector`: a steering vector."""
+
+    vector: Float[Tensor, " d"]
+    coefficient: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_shape("vector", self.vector, 1)
+
+    def transform(self, activation: Tensor, context: EditContext) -> Tensor:
+        return activation + self.coefficient * _cast(self.vector, activation)
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectOut(Edit):
+    """Remove the span of one or several directions, which need be neither orthogonal nor of unit norm.
+
+    Attributes:
+        directions: one direction or k of them.
+        basis: orthonormal basis of their span.
+    """
+
+    directions: Float[Tensor, " d"] | Float[Tensor, "k d"]
+    basis: Float[Tensor, "rank d"] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_shape("directions", self.directions, 1, 2)
+        rows = torch.atleast_2d(self.directions)
+        if rows.requires_grad:
+            raise ConfigError("directions require gradients, which ProjectOut does not pass on; detach() them")
+        # Singular vectors rather than QR: repeated directions then lower the rank instead of adding a random one.
+        _, values, basis = torch.linalg.svd(rows.double(), full_matrices=False)
+        rank = int((values > 1e-6 * values[0]).sum()) if values[0] > 0 else 0
+        if rank == 0:
+            raise ConfigError("all directions are zero; expected at least one direction to project out")
+        object.__setattr__(self, "basis", basis[:rank].to(torch.promote_types(rows.dtype, torch.float32)))
+
+    def transform(self, activation: Tensor, context: EditContext) -> Tensor:
+        basis = _cast(self.basis, activation)
+        return activation - (activation @ basis.T) @ basis
+
+
+@dataclass(frozen=True, eq=False)
+class Clamp(Edit):
+    """Push the projection on a direction back to a threshold, one-sided.
+
+    With p the projection of a token on the direction: where p > threshold, subtract
+    `overshoot * (p - threshold)` along the direction; side "below" is the mirror image.
+
+    Attributes:
+        direction: any norm; it is used at unit norm.
+        threshold: in L2 units along the unit direction.
+        overshoot: 1 stops at the threshold, 2 reflects to the other side of it.
+    """
+
+    direction: Float[Tensor, " d"]
+    threshold: float
+    overshoot: float = 1.0
+    side: Literal["above", "below"] = "above"
+
+    def __post_init__(self) -> None:
+        _check_shape("direction", self.direction, 1)
+        if self.side not in ("above", "below"):
+            raise ConfigError(f"side must be 'above' or 'below', got {self.side!r}")
+        norm = self.direction.norm()
+        if not norm > 0:
+            raise ConfigError("direction is zero or not a number; expected a direction to clamp along")
+        object.__setattr__(self, "direction", self.direction / norm)
+
+    def transform(self, activation: Tensor, context: EditContext) -> Tensor:
+        direction = _cast(self.direction, activation)
+        excess = (activation @ direction).unsqueeze(-1) - self.threshold
+        excess = excess.clamp(min=0) if self.side == "above" else excess.clamp(max=0)
+        return activation - self.overshoot * excess * direction
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Edit):
+    """Multiply by a factor."""
+
+    factor: float
+
+    def transform(self, activation: Tensor, context: EditContext) -> Tensor:
+        return activation * self.factor
+
+
+@dataclass(frozen=True, eq=False)
+class Replace(Edit):
+    """Put another value there: one vector for all tokens, or another run's read at the same site (patching)."""
+
+    value: Float[Tensor, " d"] | Float[Tensor, "batch pos d"]
+
+    def __post_init__(self) -> None:
+        _check_shape("value", self.value, 1, 3)
+
+    def transform(self, activation: Tensor, context: EditContext) -> Tensor:
+        value = _cast(self.value, activation)
+        if value.ndim == 3 and value.shape != activation.shape:
+            raise ConfigError(
+                f"Replace holds a value of shape {tuple(value.shape)} but the activation is {tuple(activation.shape)}; "
+                "read it from a batch of the same shape, or give one vector"
+            )
+        return value.expand_as(activation)
+
+
+def merge_edits(*layers: Mapping[Site, Edit | Sequence[Edit]] | None) -> dict[Site, tuple[Edit, ...]]:
+    """One map from site to its edits in order of application, the first argument's first.
+
+    Raises:
+        SiteError: a key is not a Site.
+        ConfigError: a value is not an edit.
+    """
+    merged: dict[Site, tuple[Edit, ...]] = {}
+    for layer in layers:
+        for site, edits in (layer or {}).items():
+            if not isinstance(site, Site):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise SiteError(f"edits are keyed by Site, got {site!r}; use Site.parse to read one from text")
+            added = tuple(edits) if isinstance(edits, Sequence) else (edits,)
+            if not all(callable(edit) for edit in added):
+                raise ConfigError(f"{site}: expected an edit such as ProjectOut(direction), got {edits!r}")
+            merged[site] = merged.get(site, ()) + added
+    return merged
+
+
+def _cast(vector: Tensor, activation: Tensor) -> Tensor:
+    if vector.shape[-1] != activation.shape[-1]:
+        raise ConfigError(
+            f"the edit has width {vector.shape[-1]} but the activation here has width {activation.shape[-1]}; "
+            "was it made for another model or another site?"
+        )
+    return vector.to(device=activation.device, dtype=activation.dtype)
+
+
+def _check_shape(name: str, tensor: Tensor, *dimensions: int) -> None:
+    if not isinstance(tensor, Tensor) or tensor.ndim not in dimensions:  # pyright: ignore[reportUnnecessaryIsInstance]
+        got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"{name} must be a tensor with {' or '.join(map(str, dimensions))} dimensions, got {got}")

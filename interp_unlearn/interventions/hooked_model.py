@@ -1,0 +1,255 @@
+"""`HookedModel`: a Hugging Face causal language model with one way to read and edit its activations."""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp_unlearn.errors import BackendError, ConfigError, SiteError
+from interp_unlearn.interventions.agreement import AgreementCheck
+from interp_unlearn.interventions.ambient import AmbientEdits
+from interp_unlearn.interventions.backends import make_backend
+from interp_unlearn.interventions.contexts import context_of_batch
+from interp_unlearn.interventions.edits import Edit, EditMap, merge_edits
+from interp_unlearn.interventions.forward_pass import ForwardPass
+from interp_unlearn.interventions.generation import generate_tokens
+from interp_unlearn.interventions.trace import Trace
+from interp_unlearn.models.architecture import resolve_architecture
+from interp_unlearn.models.batches import TokenBatch, special_id, tokenize
+from interp_unlearn.models.loading import load_model, weights_hash
+from interp_unlearn.sites import Site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Edits = Mapping[Site, Edit | Sequence[Edit]]
+
+
+class HookedModel:
+    """A model, its tokenizer and a backend.
+
+    Attributes:
+        hf: the Hugging Face model. Change its weights only in place, and call `mark_changed` afterwards.
+        tokenizer: its tokenizer.
+        backend: name of the backend that runs the passes.
+        name: where the model came from.
+    """
+
+    def __init__(
+        self, hf: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", backend: str = "torch", name: str = ""
+    ) -> None:
+        self.hf = hf
+        self.tokenizer = tokenizer
+        self.backend = backend
+        self.name = name
+        self.architecture = resolve_architecture(hf)
+        self._backend = make_backend(backend, hf, tokenizer, self.architecture)
+        self._ambient = AmbientEdits(hf, self.architecture, special_id(tokenizer, "bos"))
+        self._agreement = AgreementCheck(self._backend, hf, self.architecture)
+        self._hash: tuple[list[tuple[int, int]], str] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        backend: str = "torch",
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+    ) -> "HookedModel":
+        """Load a model from a directory or a hub id.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+            BackendError: there is no such backend, or it does not take this model.
+        """
+        hf, tokenizer = load_model(path, dtype, device)
+        return cls(hf, tokenizer, backend, str(path))
+
+    @property
+    def n_layers(self) -> int:
+        return self.architecture.n_layers
+
+    @property
+    def d_model(self) -> int:
+        return self.architecture.d_model
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.hf.dtype
+
+    def tokenize(self, texts: Sequence[str], **options: Any) -> TokenBatch:
+        """Turn texts into a batch on the model's device; options as in `models.tokenize`."""
+        return tokenize(self.tokenizer, texts, **options).to(self.device)
+
+    def run(
+        self,
+        batch: TokenBatch,
+        reads: Sequence[Site] = (),
+        edits: Edits | None = None,
+        stop_after: int | None = None,
+        logits: bool | None = None,
+    ) -> Trace:
+        """Run one forward pass, in the ambient grad mode, with reads and edits.
+
+        Args:
+            batch: the tokens.
+            reads: sites to read, each after the edits at it.
+            edits: edits by site, applied after those of any surrounding `edited`.
+            stop_after: end the pass after this block, counted from 0.
+            logits: True computes logits although something is read. Without it they are computed only if nothing is
+                read; otherwise the pass ends after the deepest read.
+
+        Returns:
+            The reads, [batch, pos, d_model] each, with their graph if gradients are on, and the logits if computed.
+
+        Raises:
+            SiteError: a site does not exist in this model, or lies beyond `stop_after`.
+            ConfigError: the arguments contradict each other.
+            BackendError: the backend disagrees with the torch backend, or cannot give the gradients asked for.
+        """
+        reads = tuple(dict.fromkeys(reads))
+        own = merge_edits(edits)
+        stop = self._last_site(reads, stop_after, logits)
+        merged = merge_edits(self._ambient.edits, own) if self._ambient.edits else own
+        for site in (*reads, *own):
+            self._backend.check_site(site)
+        self._check_gradients(own, merged)
+        batch = batch.to(self.device)
+        wanted = reads if stop is not None else (*reads, Site.logits)
+        forward_pass = ForwardPass(context_of_batch(batch), wanted, merged, stop=stop)
+        with self._ambient.suspended():
+            self._agreement.ensure(forward_pass.sites)
+            self._backend.run(batch, forward_pass)
+        self._ambient.forward_pass.context = forward_pass.context
+        return Trace(reads, forward_pass.values.get(Site.logits), forward_pass.values)
+
+    @contextmanager
+    def edited(self, edits: Edits) -> Generator[None]:
+        """Apply edits to every `run`, `generate` or plain forward of `hf` inside the block.
+
+        Blocks nest, the outer edits being applied first; on leaving a block, also by an exception, exactly its own
+        edits are taken off.
+
+        Raises:
+            SiteError: a site does not exist in this model.
+        """
+        merged = merge_edits(edits)
+        for site in merged:
+            self._backend.check_site(site)
+        with self._ambient.applied(merged):
+            yield
+
+    def generate(
+        self,
+        batch: TokenBatch,
+        max_new_tokens: int,
+        *,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop_token_ids: Sequence[int] = (),
+    ) -> Int[Tensor, "batch new"]:
+        """Continue each row of a batch, under the surrounding `edited`, with Hugging Face's cached generation.
+
+        Args:
+            batch: prompts, padded on either side.
+            max_new_tokens: upper bound; fewer columns come back if all rows finish early.
+            do_sample: sample instead of taking the most probable token; needs a seed.
+            temperature: of the sampling distribution.
+            top_p: nucleus of the sampling distribution.
+            seed: of the sampling; the global random state is left as it was.
+            stop_token_ids: ids that end a row, besides the end-of-sequence ids of model and tokenizer.
+
+        Returns:
+            The new tokens only; after a row's stop token there is only padding.
+
+        Raises:
+            ConfigError: a setting is out of range, or sampling was asked for without a seed.
+        """
+        stop_ids = sorted({*self._end_ids(), *stop_token_ids})
+        pads = (special_id(self.tokenizer, "pad"), special_id(self.tokenizer, "eos"), *stop_ids, 0)
+        with self._ambient.generating(stop_ids):
+            return generate_tokens(
+                self.hf,
+                batch.to(self.device),
+                max_new_tokens,
+                do_sample=do_sample,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                stop_ids=stop_ids,
+                pad_id=next(pad for pad in pads if pad is not None),
+            )
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write model and tokenizer in Hugging Face layout."""
+        self.hf.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+    def hash(self) -> str:
+        """SHA-256 of all parameters; recomputed when `mark_changed` was called or an in-place change is noticed."""
+        versions = [(id(parameter), parameter._version) for parameter in self.hf.parameters()]
+        if self._hash is None or self._hash[0] != versions:
+            self._hash = (versions, weights_hash(self.hf))
+        return self._hash[1]
+
+    def mark_changed(self) -> None:
+        """Say that weights were changed in place: forgets the hash, and checks the backend again before its next use.
+
+        Raises:
+            BackendError: the backend cannot follow the change.
+        """
+        self._hash = None
+        self._agreement.forget()
+        self._backend.mark_changed()
+
+    def _last_site(self, reads: Sequence[Site], stop_after: int | None, logits: bool | None) -> Site | None:
+        """Where the pass may end; None for a whole pass."""
+        wants_logits = bool(logits) or Site.logits in reads
+        if stop_after is not None:
+            stop = Site(stop_after, "resid_post")
+            stop.check(self.n_layers)
+            if wants_logits:
+                raise ConfigError(
+                    f"logits were asked for, but stop_after={stop_after} ends the pass before them; drop one"
+                )
+            if reads and max(reads) > stop:
+                raise SiteError(f"{max(reads)} lies beyond stop_after={stop_after}; raise it or drop the read")
+            return stop
+        if wants_logits or (not reads and logits is None):
+            return None
+        if not reads:
+            raise ConfigError("nothing to compute: no reads, logits=False and no stop_after; ask for one of them")
+        return max(reads)
+
+    def _check_gradients(self, own: EditMap, merged: EditMap) -> None:
+        if not torch.is_grad_enabled():
+            return
+        if any(parameter.requires_grad for parameter in self._backend.without_gradient()):
+            raise BackendError(
+                f"backend {self.backend!r} gives some weights of this model that require gradients none; use backend "
+                "'torch', or torch.no_grad() for reading, or freeze them"
+            )
+        if self.hf.training and getattr(self.hf, "is_gradient_checkpointing", False):
+            inside = [site for site in own if site.component not in ("resid_pre", "resid_post", "embed", "logits")]
+            if inside:
+                raise BackendError(
+                    f"edit at {inside[0]} with activation checkpointing: the backward pass recomputes the block after "
+                    "the edit is gone; use `with model.edited(...)` around both passes"
+                )
+            if any(site.component == "resid_mid" for site in merged):
+                raise BackendError("edits at resid_mid do not work with activation checkpointing; switch it off")
+
+    def _end_ids(self) -> list[int]:
+        stated: int | list[int] | None = getattr(self.hf.generation_config, "eos_token_id", None)
+        ids = stated if isinstance(stated, list) else [stated]
+        return [i for i in (*ids, special_id(self.tokenizer, "eos")) if i is not None]

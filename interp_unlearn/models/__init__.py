@@ -1,0 +1,16 @@
+"""Models and tokens: loading, the architecture resolver, parameters by role, token batches."""
+
+from interp_unlearn.models.architecture import Architecture, resolve_architecture
+from interp_unlearn.models.batches import TokenBatch, tokenize
+from interp_unlearn.models.loading import load_model, weights_hash
+from interp_unlearn.models.parameters import parameters_by_role
+
+__all__ = [
+    "Architecture",
+    "TokenBatch",
+    "load_model",
+    "parameters_by_role",
+    "resolve_architecture",
+    "tokenize",
+    "weights_hash",
+]

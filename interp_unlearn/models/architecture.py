@@ -1,0 +1,132 @@
+"""Where the parts of a decoder are, found from the module tree instead of a list of model names."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from interp_unlearn.errors import CheckpointError, SiteError
+from interp_unlearn.sites import Site
+
+ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
+MLP_NAMES = ("mlp", "feed_forward", "ffn")
+FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """The parts of one causal language model.
+
+    Attributes:
+        model: the model itself, whose output carries the logits.
+        blocks: the decoder stack.
+        embed: token embedding.
+        final_norm: norm between the last block and the head; None if there is none.
+        unembed: the head; None if there is none.
+        d_model: width of the residual stream.
+        parallel: attention and MLP read the same input, so that there is no resid_mid.
+        post_norms: attention and MLP outputs are normalised before they are added (Gemma2, OLMo2).
+    """
+
+    model: nn.Module
+    blocks: nn.ModuleList
+    embed: nn.Module
+    final_norm: nn.Module | None
+    unembed: nn.Module | None
+    d_model: int
+    parallel: bool
+    post_norms: bool
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.blocks)
+
+    def attention(self, block: nn.Module) -> nn.Module:
+        """The attention module of a block."""
+        return _named_child(block, ATTENTION_NAMES, "attention")
+
+    def mlp(self, block: nn.Module) -> nn.Module:
+        """The MLP of a block."""
+        return _named_child(block, MLP_NAMES, "MLP")
+
+    def module_at(self, site: Site) -> nn.Module:
+        """The module whose output is the activation at a site (for resid_pre, whose input).
+
+        resid_mid has no module of its own: it is `resid_pre + attn_out`, so its module is that of attn_out.
+
+        Raises:
+            SiteError: the layer is out of range, or the architecture has no such site.
+        """
+        site.check(self.n_layers)
+        if site.layer is None:
+            return self.embed if site.component == "embed" else self.model
+        block = self.blocks[site.layer]
+        if site.component in ("resid_pre", "resid_post"):
+            return block
+        if site.component == "resid_mid" and self.parallel:
+            raise SiteError(f"{site}: attention and MLP run in parallel in this model, so there is no resid_mid")
+        if site.component in ("attn_out", "resid_mid"):
+            return _named_child(block, ("post_attention_layernorm",)) if self.post_norms else self.attention(block)
+        if site.component == "mlp_out":
+            return _named_child(block, ("post_feedforward_layernorm",)) if self.post_norms else self.mlp(block)
+        raise SiteError(f"{site}: {site.component} is not supported yet; use attn_out, mlp_out or a residual site")
+
+    def path_of(self, module: nn.Module) -> str:
+        """Dotted name of a module inside the model; empty for the model itself."""
+        return next(name for name, candidate in self.model.named_modules() if candidate is module)
+
+
+def resolve_architecture(model: nn.Module) -> Architecture:
+    """Find the parts of a Hugging Face causal language model.
+
+    Raises:
+        CheckpointError: the model has no decoder stack of the length its config states.
+    """
+    config = model.config.get_text_config()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    blocks, parent = _decoder_stack(model, config.num_hidden_layers)
+    norms = _norm_names(blocks[0])
+    return Architecture(
+        model=model,
+        blocks=blocks,
+        embed=model.get_input_embeddings(),  # pyright: ignore[reportCallIssue, reportArgumentType]
+        final_norm=next((child for name, child in parent.named_children() if name in FINAL_NORM_NAMES), None),
+        unembed=model.get_output_embeddings(),  # pyright: ignore[reportCallIssue, reportArgumentType]
+        d_model=config.hidden_size,
+        # One norm a block (Phi, GPT-J, Cohere), or two with a flag that says so (GPT-NeoX, Falcon).
+        parallel=len(norms) == 1
+        or bool(getattr(config, "use_parallel_residual", False) or getattr(config, "parallel_attn", False)),
+        # Llama's post_attention_layernorm normalises the MLP's input: only the second post-norm tells them apart.
+        post_norms="post_feedforward_layernorm" in norms and "post_attention_layernorm" in norms,
+    )
+
+
+def _decoder_stack(model: nn.Module, n_layers: int) -> tuple[nn.ModuleList, nn.Module]:
+    for parent in _breadth_first(model):
+        for child in parent.children():
+            if isinstance(child, nn.ModuleList) and len(child) == n_layers:
+                return child, parent
+    raise CheckpointError(
+        f"{type(model).__name__} has no list of {n_layers} blocks, as its config states; expected a decoder-only model"
+    )
+
+
+def _breadth_first(model: nn.Module) -> Iterator[nn.Module]:
+    queue = deque([model])
+    while queue:
+        module = queue.popleft()
+        yield module
+        queue.extend(module.children())
+
+
+def _norm_names(block: nn.Module) -> list[str]:
+    return [name for name, child in block.named_children() if "norm" in type(child).__name__.lower()]
+
+
+def _named_child(block: nn.Module, names: Sequence[str], what: str = "norm") -> nn.Module:
+    for name in names:
+        child = getattr(block, name, None)
+        if isinstance(child, nn.Module):
+            return child
+    found = ", ".join(name for name, _ in block.named_children())
+    raise SiteError(f"no {what} found in {type(block).__name__}: expected one of {', '.join(names)}, found {found}")

@@ -1,0 +1,71 @@
+"""Models and tokenizers from a directory or a hub id, or a one-line reason why not."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from interp_unlearn.artifacts import hash_tensors
+from interp_unlearn.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(
+    path: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load a causal language model, in eval mode, and its tokenizer. Remote code is never run.
+
+    Args:
+        path: a directory in Hugging Face layout, or a hub id.
+        dtype: dtype of the weights; None takes what config.json states.
+        device: where the weights go.
+
+    Raises:
+        CheckpointError: nothing is there, it is damaged, or some weights are missing from it.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    local = _check_path(path)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            dtype="auto" if dtype is None else dtype,
+            local_files_only=local,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )  # pyright: ignore[reportGeneralTypeIssues]
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: cannot be loaded: {reason}") from error
+    # transformers fills missing weights with random numbers and goes on: a model like that measures nothing.
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise CheckpointError(f"{path}: {len(missing)} weights are missing from the checkpoint, first {missing[0]}")
+    return model.to(device).eval(), tokenizer
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of all parameters: names, dtypes, shapes and bytes; tied parameters count once."""
+    return hash_tensors(model.named_parameters())
+
+
+def _check_path(path: str | Path) -> bool:
+    """Whether the path is a local directory; refuse what can be neither that nor a hub id."""
+    directory = Path(path)
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise CheckpointError(f"{path}: no config.json in this directory; expected a model in Hugging Face layout")
+        return True
+    if directory.exists():
+        raise CheckpointError(f"{path}: is a file; expected a directory in Hugging Face layout")
+    if isinstance(path, Path) or str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
+        raise CheckpointError(f"{path}: no such directory; expected a model directory or a hub id such as org/name")
+    return False

@@ -1,0 +1,80 @@
+"""Parameters chosen by what they do, never by their position in a list.
+
+Position 6 of a block is `mlp.down_proj` on Llama but `self_attn.o_proj` on Qwen2: public unlearning code that counts
+trains another matrix there without a word.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from interp_unlearn.errors import ConfigError
+from interp_unlearn.models.architecture import resolve_architecture
+
+ATTENTION_ROLES = {
+    "q_proj": "attn.q",
+    "k_proj": "attn.k",
+    "v_proj": "attn.v",
+    "c_attn": "attn.qkv",
+    "query_key_value": "attn.qkv",
+    "qkv_proj": "attn.qkv",
+    "o_proj": "attn.o",
+    "out_proj": "attn.o",
+    "c_proj": "attn.o",
+    "dense": "attn.o",
+}
+MLP_ROLES = {
+    "gate_proj": "mlp.gate",
+    "up_proj": "mlp.up",
+    "gate_up_proj": "mlp.gate_up",
+    "c_fc": "mlp.up",
+    "fc1": "mlp.up",
+    "dense_h_to_4h": "mlp.up",
+    "down_proj": "mlp.down",
+    "c_proj": "mlp.down",
+    "fc2": "mlp.down",
+    "dense_4h_to_h": "mlp.down",
+}
+
+
+def parameters_by_role(
+    model: nn.Module, roles: Sequence[str], layers: Sequence[int] | None = None
+) -> dict[str, nn.Parameter]:
+    """Weight matrices of the blocks by role, keyed by their full name; biases and norms are never included.
+
+    Args:
+        model: a Hugging Face causal language model.
+        roles: "attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down", or "attn" / "mlp" for all of
+            them. Where q, k and v (or gate and up) are one matrix, it is "attn.qkv" (or "mlp.gate_up").
+        layers: blocks counted from 0; None for all.
+
+    Raises:
+        ConfigError: a role matches nothing (the message lists what exists), or a layer is out of range.
+    """
+    architecture = resolve_architecture(model)
+    chosen = range(architecture.n_layers) if layers is None else layers
+    outside = [layer for layer in chosen if not 0 <= layer < architecture.n_layers]
+    if outside:
+        raise ConfigError(f"layers {outside} out of range; the model has layers 0 to {architecture.n_layers - 1}")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found: dict[str, tuple[str, nn.Parameter]] = {}
+    for layer in chosen:
+        block = architecture.blocks[layer]
+        for module, table in ((architecture.attention(block), ATTENTION_ROLES), (architecture.mlp(block), MLP_ROLES)):
+            for name, parameter in module.named_parameters():
+                path = name.split(".")
+                if path[-1] == "weight" and len(path) > 1 and path[-2] in table:
+                    found[names[id(parameter)]] = (table[path[-2]], parameter)
+    existing = sorted({role for role, _ in found.values()})
+    unmatched = [role for role in roles if not any(_covers(role, other) for other in existing)]
+    if unmatched or not roles:
+        raise ConfigError(
+            f"no parameter has role {', '.join(unmatched) or '(none given)'}; this model has {', '.join(existing)}"
+        )
+    return {
+        name: parameter for name, (role, parameter) in found.items() if any(_covers(wanted, role) for wanted in roles)
+    }
+
+
+def _covers(wanted: str, role: str) -> bool:
+    return role == wanted or role.startswith(wanted + ".")

@@ -1,0 +1,1 @@
+"""The embedded world: a small language model whose knowledge and manners are known exactly."""

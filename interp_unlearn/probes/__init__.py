@@ -1,0 +1,6 @@
+"""Linear probes on pooled activations, with the controls that say what their AUROC is worth."""
+
+from interp_unlearn.probes.fitting import fit_probes
+from interp_unlearn.probes.probe_set import Estimator, ProbeSet
+
+__all__ = ["Estimator", "ProbeSet", "fit_probes"]

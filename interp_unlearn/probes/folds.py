@@ -1,0 +1,67 @@
+"""Stratified folds that never split a group."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy.typing import ArrayLike
+
+from interp_unlearn.errors import ConfigError
+from interp_unlearn.probes.auroc import Folds
+
+
+def binary_labels(labels: ArrayLike | None, n: int) -> Bool[np.ndarray, " row"]:
+    """Labels as booleans.
+
+    Raises:
+        ConfigError: there are none, not one per row, they are not 0 and 1, or there is one class only.
+    """
+    if labels is None:
+        raise ConfigError("labels: none were given and the store holds none; give one 0 or 1 per row")
+    values = np.asarray(labels)
+    if values.shape != (n,):
+        raise ConfigError(f"labels: expected one per row ({n}), got shape {values.shape}")
+    found = sorted({value.item() for value in np.unique(values)}, key=str)
+    if not set(found) <= {0, 1}:
+        raise ConfigError(f"labels: expected 0 and 1, got {', '.join(map(repr, found[:5]))}")
+    if len(found) < 2:
+        raise ConfigError(f"labels: all {n} rows are of class {int(found[0])}; a probe needs both")
+    return values.astype(bool)
+
+
+def group_codes(groups: Sequence[object] | None, n: int) -> Int[np.ndarray, " row"]:
+    """Group keys as integers in order of first appearance; every row its own group if there are none.
+
+    Raises:
+        ConfigError: there is not one per row.
+    """
+    if groups is None:
+        return np.arange(n)
+    if len(groups) != n:
+        raise ConfigError(f"groups: expected one per row ({n}), got {len(groups)}")
+    order: dict[object, int] = {}
+    return np.array([order.setdefault(group, len(order)) for group in groups])
+
+
+def make_folds(labels: Bool[np.ndarray, " row"], groups: Int[np.ndarray, " row"], folds: int, seed: int) -> Folds:
+    """Shuffled stratified folds; rows of one group are all in one test fold.
+
+    Raises:
+        ConfigError: there are fewer groups than folds, or a fold would lack a class.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    n_groups = int(groups.max()) + 1
+    if folds < 2:
+        raise ConfigError(f"folds: expected at least 2, got {folds}")
+    if n_groups < folds:
+        raise ConfigError(f"folds: {folds} folds need as many groups, got {n_groups}; ask for fewer folds")
+    if min(labels.sum(), (~labels).sum()) < folds:
+        raise ConfigError(f"folds: {folds} folds need as many rows of each class; ask for fewer folds")
+    grouped = n_groups < len(labels)  # without groups the plain splitter gives the same kind of folds, much faster
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+    made: Folds = list(splitter.split(np.zeros((len(labels), 1)), labels, groups if grouped else None))
+    for number, (train, test) in enumerate(made):
+        if any(len(np.unique(labels[rows])) < 2 for rows in (train, test)):
+            raise ConfigError(f"folds: fold {number} holds one class only; ask for fewer folds or use finer groups")
+    return made

@@ -1,0 +1,166 @@
+"""Fitted probes: one direction per site, in raw residual coordinates, with the table that says how good they are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from interp_unlearn.activations import ActivationStore, check_model_hash
+from interp_unlearn.artifacts import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
+from interp_unlearn.errors import ArtifactError, ConfigError, SiteError
+from interp_unlearn.probes.auroc import auroc
+from interp_unlearn.probes.folds import binary_labels
+from interp_unlearn.sites import Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp_unlearn.interventions import HookedModel
+
+Estimator = Literal["logistic", "mean_difference"]
+
+_TENSORS = ("directions", "biases", "scales", "mean_differences", "mean_difference_biases")
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeSet:
+    """Probes at several sites; everywhere ``h . direction + bias`` is a signed L2 distance in the residual stream.
+
+    Attributes:
+        sites: where.
+        directions: of the logistic regression, unit norm, towards class 1.
+        biases: of the logistic regression.
+        scales: ``scales[i] * (h . directions[i] + biases[i])`` is the regression's log-odds.
+        mean_differences: unit difference of the class means, towards class 1.
+        mean_difference_biases: put 0 half-way between the class means.
+        table: per site ``site, layer``; out-of-fold ``auroc`` (mean over folds) with its 95% bootstrap interval over
+            groups ``auroc_low, auroc_high``; ``accuracy`` (out of fold; read it beside ``n_positive / n``); the
+            controls ``auroc_shuffled, auroc_bag_of_words, auroc_length, auroc_random_direction``; the second estimator
+            ``auroc_mean_difference``; ``n, n_groups, n_positive``.
+        metadata: model and its hash, data hash, pool, settings of the fit, versions.
+    """
+
+    sites: tuple[Site, ...]
+    directions: Float[Tensor, "site d_model"]
+    biases: Float[Tensor, " site"]
+    scales: Float[Tensor, " site"]
+    mean_differences: Float[Tensor, "site d_model"]
+    mean_difference_biases: Float[Tensor, " site"]
+    table: "pd.DataFrame"
+    metadata: dict[str, Any]
+
+    def direction(self, site: Site, estimator: Estimator = "logistic") -> Float[Tensor, " d_model"]:
+        """Unit direction towards class 1.
+
+        Raises:
+            SiteError: there is no probe at the site.
+            ConfigError: another estimator.
+        """
+        return self._parameters(estimator)[0][self._index(site)]
+
+    def bias(self, site: Site, estimator: Estimator = "logistic") -> float:
+        """What to add to ``h . direction``.
+
+        Raises:
+            SiteError: there is no probe at the site.
+            ConfigError: another estimator.
+        """
+        return float(self._parameters(estimator)[1][self._index(site)])
+
+    def score(
+        self,
+        activations: ActivationStore | Float[Tensor, "*rows d_model"],
+        site: Site,
+        estimator: Estimator = "logistic",
+    ) -> Float[Tensor, "*rows"]:
+        """Signed L2 distance from the probe's border, positive on the side of class 1.
+
+        Raises:
+            SiteError: there is no probe at the site, or the store does not hold it.
+        """
+        direction = self.direction(site, estimator)
+        vectors = activations[site] if isinstance(activations, ActivationStore) else activations
+        return vectors.float() @ direction.to(vectors.device) + self.bias(site, estimator)
+
+    def best(self) -> Site:
+        """The site of the highest out-of-fold AUROC; the first of equals.
+
+        Caveat: the highest of many is flattered; report it on data that did not choose it.
+        """
+        return self.sites[int(np.argmax(self.table["auroc"].to_numpy()))]
+
+    def evaluate(self, store: ActivationStore, labels: ArrayLike | None = None) -> "pd.DataFrame":
+        """AUROC on other data, for every site that the store holds too: ``site, layer, auroc, auroc_mean_difference,
+        accuracy, n``. The store may come from another model: that is how a probe is read after unlearning.
+
+        Raises:
+            ConfigError: labels of one class or not binary, or no site in common.
+        """
+        import pandas as pd
+
+        classes = binary_labels(store.labels if labels is None else labels, len(store))
+        sites = [site for site in self.sites if site in store.sites]
+        if not sites:
+            raise ConfigError("the store holds none of the probes' sites; collect it at those")
+        rows: list[dict[str, Any]] = []
+        for site in sites:
+            scores = self.score(store, site).double().numpy()
+            other = self.score(store, site, "mean_difference").double().numpy()
+            rows.append(
+                {
+                    "site": str(site),
+                    "layer": site.layer,
+                    "auroc": auroc(classes, scores),
+                    "auroc_mean_difference": auroc(classes, other),
+                    "accuracy": float(((scores > 0) == classes).mean()),
+                    "n": len(store),
+                }
+            )
+        return pd.DataFrame(rows).astype({"layer": "Int64"})
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A copy of the table."""
+        return self.table.copy()
+
+    def save(self, path: str | Path) -> None:
+        """Write ``probes.safetensors``, ``table.parquet`` and ``probes.json`` into a folder."""
+        folder = Path(path)
+        write_tensors(folder / "probes.safetensors", {name: getattr(self, name) for name in _TENSORS}, {})
+        write_parquet(folder / "table.parquet", self.table)
+        write_json(folder / "probes.json", {"sites": [str(site) for site in self.sites], "metadata": self.metadata})
+
+    @classmethod
+    def load(cls, path: str | Path, model: "HookedModel | None" = None) -> "ProbeSet":
+        """Read a folder that `save` wrote.
+
+        Raises:
+            ArtifactError: it is missing or damaged, or the probes were fitted on a model with other weights than
+                ``model``.
+        """
+        folder = Path(path)
+        description = read_json(folder / "probes.json")
+        tensors, _ = read_tensors(folder / "probes.safetensors")
+        table = read_parquet(folder / "table.parquet")
+        sites = tuple(Site.parse(name) for name in description["sites"])
+        if set(tensors) != set(_TENSORS) or any(len(tensor) != len(sites) for tensor in tensors.values()):
+            raise ArtifactError(f"{folder}: probes.safetensors and probes.json do not belong together; fit again")
+        probes = cls(sites=sites, table=table, metadata=description["metadata"], **tensors)
+        if model is not None:
+            check_model_hash(probes.metadata, model, "the probe set")
+        return probes
+
+    def _parameters(self, estimator: Estimator) -> tuple[Tensor, Tensor]:
+        if estimator == "logistic":
+            return self.directions, self.biases
+        if estimator == "mean_difference":
+            return self.mean_differences, self.mean_difference_biases
+        raise ConfigError(f"estimator: expected logistic or mean_difference, got {estimator!r}")
+
+    def _index(self, site: Site) -> int:
+        if site not in self.sites:
+            raise SiteError(f"no probe at {site}; there are probes at {', '.join(map(str, self.sites))}")
+        return self.sites.index(site)

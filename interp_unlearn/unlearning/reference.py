@@ -1,0 +1,72 @@
+"""The frozen original without a second model: the trained tensors' first values, swapped in for a forward pass."""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Reference:
+    """The original values of the tensors that training may change. Everything else is shared with the model.
+
+    Values are swapped in place, so every view of a parameter (another backend's mirror, a tied head) sees them. A graph
+    that is alive across a swap cannot be differentiated any more: autograd finds the tensors modified and raises. Take
+    the reference pass before the student's forward.
+
+    Args:
+        trained: the tensors to remember, by name.
+    """
+
+    def __init__(self, trained: Mapping[str, nn.Parameter]) -> None:
+        self._trained = dict(trained)
+        self._original = {name: parameter.detach().clone() for name, parameter in self._trained.items()}
+        self._active = False
+
+    @contextmanager
+    def original(self) -> Generator[None]:
+        """Inside the block the model is the original, without gradients; afterwards it is as it was, bit for bit."""
+        if self._active:
+            with torch.no_grad():
+                yield
+            return
+        current = {name: parameter.detach().clone() for name, parameter in self._trained.items()}
+        self._active = True
+        try:
+            self._write(self._original)
+            with torch.no_grad():
+                yield
+        finally:
+            self._write(current)
+            self._active = False
+
+    def restore(self) -> None:
+        """Put the original values back for good."""
+        self._write(self._original)
+
+    def changed(self) -> "pd.DataFrame":
+        """One row a tensor: its name, elements, the share of them that moved, and ||W - W0|| / ||W0|| (Frobenius)."""
+        import pandas as pd
+
+        rows: list[dict[str, object]] = []
+        for name, parameter in self._trained.items():
+            before = self._original[name]
+            delta = parameter.detach().double() - before.double()
+            rows.append(
+                {
+                    "tensor": name,
+                    "elements": before.numel(),
+                    "moved": float((delta != 0).double().mean()),
+                    "relative_change": float(delta.norm() / before.double().norm().clamp_min(1e-300)),
+                }
+            )
+        return pd.DataFrame(rows, columns=["tensor", "elements", "moved", "relative_change"])
+
+    def _write(self, values: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self._trained.items():
+                parameter.copy_(values[name])

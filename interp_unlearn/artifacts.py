@@ -199,16 +199,27 @@ def claim_folder(path: str | Path, identity: Mapping[str, object]) -> None:
     if path.exists() and not path.is_dir():
         raise ArtifactError(f"{path} is a file, not a folder; choose another --out")
     if (path / IDENTITY_FILE).exists():
-        found = read_json(path / IDENTITY_FILE)
+        record = read_json(path / IDENTITY_FILE)
+        found = record.get("identity") if isinstance(record, dict) else None
         if found != wanted:
             raise ArtifactError(f"{path} holds another run ({_differences(found, wanted)}); choose another --out")
         return
     if path.exists() and any(path.iterdir()):
         raise ArtifactError(f"{path} is not empty and holds no {IDENTITY_FILE}; choose another --out")
-    write_json(path / IDENTITY_FILE, wanted)
+    write_json(path / IDENTITY_FILE, {"identity": wanted, "environment": environment()})
+
+
+def record_run(path: str | Path, facts: Mapping[str, object]) -> None:
+    """Add facts about how a run went (times, versions) to the run.json of its claimed folder.
+
+    They are no part of the run's identity, so they never refuse a later claim.
+    """
+    file = Path(path) / IDENTITY_FILE
+    write_json(file, read_json(file) | dict(facts))
 
 
 def _beside(path: Path) -> Path:
+    """A hidden name of its own in the same folder, with the same suffix."""
     return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
 
 

@@ -20,6 +20,7 @@ from interp_unlearn.artifacts import (
     read_json,
     read_parquet,
     read_tensors,
+    record_run,
     replaced,
     write_json,
     write_parquet,
@@ -194,4 +195,7 @@ def test_claim_folder_refuses_foreign_files(tmp_path: Path):
         claim_folder(tmp_path / "full" / "thesis.tex", {"seed": 0})
     (tmp_path / "empty").mkdir()
     claim_folder(tmp_path / "empty", {"seed": 0})
-    assert read_json(tmp_path / "empty" / "run.json") == {"seed": 0}
+    record_run(tmp_path / "empty", {"seconds": 3})
+    claim_folder(tmp_path / "empty", {"seed": 0})  # facts are no part of the identity
+    record = read_json(tmp_path / "empty" / "run.json")
+    assert record["identity"] == {"seed": 0} and record["seconds"] == 3 and "torch" in record["environment"]

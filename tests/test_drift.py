@@ -23,7 +23,7 @@ def changed(model):
     reference = Reference(trained)
     with torch.no_grad():
         for parameter in trained.values():
-            parameter.mul_(1.5)
+            parameter.add_(0.2 * torch.randn_like(parameter))
     return model, before, reference
 
 
@@ -73,7 +73,7 @@ def test_a_kept_reference_is_as_good_as_a_second_model(changed, texts):
 
 
 def test_a_scaled_stream_has_a_known_drift(llama, texts):
-    before = HookedModel(llama.hf, llama.tokenizer)
+    before = HookedModel(copy.deepcopy(llama.hf), llama.tokenizer)
     with llama.edited({Site(1, "resid_post"): Scale(3.0)}):
         row = measure_drift(llama, before, {"forget": texts}, [Site(1, "resid_post")]).iloc[0]
     assert row["relative_displacement"] == pytest.approx(2.0, abs=1e-5)

@@ -114,7 +114,7 @@ def test_equal_seeds_give_equal_weights_bit_for_bit(tokenizer, meta):
     for seed, noise in ((0, 1), (0, 2), (1, 1)):
         model = HookedModel(make_hf("llama"), tokenizer)
         torch.manual_seed(noise)
-        config = UnlearnConfig(steps=3, batch_size=2, layers=(1,), seed=seed)
+        config = UnlearnConfig(steps=2, batch_size=2, layers=(1,), seed=seed)
         unlearn(model, Misdirection(1, meta=meta), DATA, config, progress=False)
         hashes.append(model.hash())
     assert hashes[0] == hashes[1] != hashes[2]
@@ -149,6 +149,22 @@ class Broken(Objective):
         self.calls += 1
         loss = model.run(batch, logits=True).logits[mask].square().mean()
         return (loss * torch.nan if self.calls > self.at else loss), {}
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_targets_are_taken_on_the_original_where_needed(llama, needed):
+    original, hashes = llama.hash(), []
+
+    class Watched(FineTuning):
+        def targets(self, model, batch):
+            assert not torch.is_grad_enabled()
+            hashes.append(model.hash())
+
+    objective = Watched("forget", retains=False)
+    objective.needs_original = needed
+    unlearn(llama, objective, DATA, THREE, progress=False)
+    assert len(set(hashes)) == (1 if needed else 3)
+    assert hashes[0] == original
 
 
 def test_a_loss_that_is_not_finite_raises_and_the_original_comes_back(llama):

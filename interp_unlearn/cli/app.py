@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:  # usage: a missing option, a number that is none, an unknown verb
         context = getattr(error, "ctx", None)
         where = "interp-unlearn" if context is None else context.command_path
-        return _fail(f"{error.format_message()} See {where} --help")
+        return _fail(f"{error.format_message().rstrip('.')}; see {where} --help")
     except (InterpError, OSError) as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):

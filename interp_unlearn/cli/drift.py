@@ -56,7 +56,7 @@ def drift(
         write_parquet(folder / "drift.parquet", table)
         if len({place.component for place in sites} - {"embed"}) == 1:
             save_figure(plot_drift(table), folder / "drift.pdf")
-    show_table(table[["corpus", "site", "relative_displacement", "cosine", "norm_ratio", "n_tokens"]])
+    show_table(table, ["corpus", "site", "relative_displacement", "cosine", "norm_ratio", "n_tokens"])
     show_written(out)
 
 

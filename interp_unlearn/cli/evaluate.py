@@ -89,29 +89,34 @@ def measure_predictions(
     import pandas as pd
 
     from interp_unlearn.evaluation import text_kl, token_nll
-    from interp_unlearn.statistics import bootstrap_means, percentile_interval
+    from interp_unlearn.statistics import bootstrap_means
+    from interp_unlearn.statistics.intervals import percentile_interval
 
     rows: list[dict[str, object]] = []
-    how = {"batch_size": batch_size, "max_length": max_length}
     for corpus, label in (("target", 1), ("neutral", 0)):
         chosen, groups = texts.of_class(label), texts.groups_of_class(label)
-        sums = {
-            ("perplexity", "original"): token_nll(original, chosen, **how),
-            ("perplexity", "model"): token_nll(model, chosen, **how),
-            ("kl", ""): text_kl(original, model, chosen, **how),
-        }
-        for (measure, who), frame in sums.items():
-            summed = frame[["nll" if measure == "perplexity" else "kl", "tokens"]].to_numpy(dtype=float)
-            total, tokens = summed.sum(0)
-            resampled = bootstrap_means(summed, groups, seed=seed)
-            values = np.concatenate(
-                [[total / tokens], resampled[:, 0] / resampled[:, 1]]
-            )  # a ratio: tokens weigh alike
-            value, *drawn = np.exp(values) if measure == "perplexity" else values
-            interval = percentile_interval(value, np.array(drawn), len(set(groups)))
-            row = {"corpus": corpus, "measure": measure, "model": who, "value": value}
+        for measure, who, frame in (
+            ("perplexity", "original", token_nll(original, chosen, batch_size=batch_size, max_length=max_length)),
+            ("perplexity", "model", token_nll(model, chosen, batch_size=batch_size, max_length=max_length)),
+            ("kl", "", text_kl(original, model, chosen, batch_size=batch_size, max_length=max_length)),
+        ):
+            sums = frame[["nll" if measure == "perplexity" else "kl", "tokens"]].to_numpy(dtype=float)
+            drawn = bootstrap_means(sums, groups, seed=seed)
+            # A mean over tokens is a ratio of sums over texts, and both are drawn together.
+            per_token = np.concatenate([[sums[:, 0].sum() / sums[:, 1].sum()], drawn[:, 0] / drawn[:, 1]])
+            values = np.exp(per_token) if measure == "perplexity" else per_token
+            interval = percentile_interval(float(values[0]), values[1:], len(set(groups)))
             rows.append(
-                row | {"low": interval.low, "high": interval.high, "n_texts": len(frame), "n_tokens": int(tokens)}
+                {
+                    "corpus": corpus,
+                    "measure": measure,
+                    "model": who,
+                    "value": interval.mean,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "n_texts": len(frame),
+                    "n_tokens": int(sums[:, 1].sum()),
+                }
             )
     return pd.DataFrame(rows)
 

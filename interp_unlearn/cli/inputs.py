@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from interp_unlearn.cli.options import Dtype, Layout
 from interp_unlearn.errors import ConfigError, DataError
@@ -11,6 +11,8 @@ from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
+
+Row = TypeVar("Row")
 
 TOXIC_FROM = 0.5
 """Toxicity score from which a prompt counts as target, as in RealToxicityPrompts."""
@@ -132,7 +134,7 @@ def parse_layers(text: str) -> list[int]:
     return layers
 
 
-def _rows[T](data: Path, rows: Sequence[T], limit: int | None, skip: int) -> list[tuple[int, T]]:
+def _rows(data: Path, rows: Sequence[Row], limit: int | None, skip: int) -> list[tuple[int, Row]]:
     """The rows asked for, with their index in the file."""
     chosen = list(enumerate(rows))[skip : None if limit is None else skip + limit]
     if not chosen:

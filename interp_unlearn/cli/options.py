@@ -23,16 +23,14 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Model directory in Hugging Face layout, or hub id.")
-]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Directory in Hugging Face layout, or hub id.")]
 AgainstOption = Annotated[str, typer.Option("--against", metavar="MODEL", help="The original model to compare with.")]
 DataOption = Annotated[
     Path,
     typer.Option(
         "--data",
-        help="Target texts: a file of toxic/neutral pairs (ParaDetox TSV), of scored prompts (RealToxicityPrompts jsonl; "
-        "target from toxicity 0.5), or of plain texts (.jsonl with 'text', or a text a line).",
+        help="Target texts: a file of toxic/neutral pairs (ParaDetox TSV), of scored prompts (RealToxicityPrompts "
+        "jsonl; target from toxicity 0.5), or of plain texts (.jsonl with 'text', or a text a line).",
     ),
 ]
 LayoutOption = Annotated[Layout, typer.Option("--layout", help="Layout of --data.")]

@@ -28,9 +28,9 @@ def run_folder(out: Path, identity: Mapping[str, object]) -> Generator[Path]:
         yield folder
 
 
-def show_table(frame: "pd.DataFrame") -> None:
-    """Print a table of numbers."""
-    typer.echo(frame.to_string(index=False, float_format=lambda value: f"{value:.4g}", na_rep=""))
+def show_table(frame: "pd.DataFrame", columns: list[str] | None = None) -> None:
+    """Print a table of numbers, or some of its columns."""
+    typer.echo(frame.to_string(columns=columns, index=False, float_format=lambda value: f"{value:.4g}", na_rep=""))
 
 
 def show_written(path: Path) -> None:

@@ -11,9 +11,7 @@ from interp_unlearn.cli import options
 def probe(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder that `collect` wrote.")],
     out: options.OutOption,
-    folds: Annotated[
-        int, typer.Option("--folds", min=2, help="Of the cross-validation, which keeps groups whole.")
-    ] = 5,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="Of the cross-validation; they keep groups whole.")] = 5,
     strength: Annotated[float, typer.Option("--C", help="Inverse strength of the L2 penalty.")] = 1.0,
     shuffles: Annotated[int, typer.Option("--shuffles", min=0, help="Label shufflings averaged in the control.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Of folds, controls and bootstrap.")] = 0,
@@ -33,7 +31,6 @@ def probe(
         probes.save(folder)
         if len({site.component for site in probes.sites} - {"embed"}) == 1:
             save_figure(plot_probe_auroc(probes.table), folder / "probe_auroc.pdf")
-    columns = ["site", "auroc", "auroc_low", "auroc_high"]
-    controls = ["auroc_shuffled", "auroc_bag_of_words", "auroc_random_direction", "auroc_mean_difference"]
-    show_table(probes.table[[*columns, *controls, "n", "n_groups"]])
+    controls = ("auroc_shuffled", "auroc_bag_of_words", "auroc_random_direction", "auroc_mean_difference")
+    show_table(probes.table, ["site", "auroc", "auroc_low", "auroc_high", *controls, "n", "n_groups"])
     show_written(out)

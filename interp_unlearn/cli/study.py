@@ -49,32 +49,22 @@ def reproduce(
 
 
 def figures(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run: of reproduce, probe or drift.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Default: figures in the run's folder.")] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that reproduce, probe or drift wrote.")],
 ) -> None:
-    """Draw every figure whose table lies in a run's folder, as PDF and PNG."""
+    """Draw a run's figures again from its tables, as PDF and PNG, without computing anything anew."""
     from interp_unlearn.artifacts import read_parquet
     from interp_unlearn.cli.outputs import show_written
     from interp_unlearn.errors import ArtifactError
-    from interp_unlearn.figures import plot_dissociation, plot_drift, plot_probe_auroc, plot_relearning, save_figure
+    from interp_unlearn.figures import plot_drift, plot_probe_auroc, save_figure
 
-    drawn = 0
-    target = run / "figures" if out is None else out
-    for table, name, plot in (
-        ("dissociation.parquet", "dissociation", plot_dissociation),
-        ("dissociation.parquet", "relearning", plot_relearning),
-        ("drift.parquet", "drift", plot_drift),
-        ("probes.parquet", "probe_auroc", plot_probe_auroc),
-        ("table.parquet", "probe_auroc", plot_probe_auroc),
-    ):
-        if not (run / table).is_file():
-            continue
-        frame = read_parquet(run / table)
-        if plot is plot_relearning and not frame["measure"].str.contains("relearning").any():
-            continue
-        show_written(save_figure(plot(frame), target / name)[0])
-        drawn += 1
-    if not drawn:
-        raise ArtifactError(
-            f"{run}: no table to draw there; expected dissociation.parquet, drift.parquet or table.parquet"
-        )
+    if (run / "dissociation.parquet").is_file():
+        from interp_unlearn.study.reproduce import draw_figures
+
+        draw_figures(run)
+        show_written(run / "figures")
+    elif (run / "drift.parquet").is_file():
+        show_written(save_figure(plot_drift(read_parquet(run / "drift.parquet")), run / "drift")[0])
+    elif (run / "table.parquet").is_file():
+        show_written(save_figure(plot_probe_auroc(read_parquet(run / "table.parquet")), run / "probe_auroc")[0])
+    else:
+        raise ArtifactError(f"{run}: no table to draw there; expected the folder of reproduce, probe or drift")

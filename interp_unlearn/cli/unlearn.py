@@ -48,16 +48,14 @@ def unlearn(
     overshoot: Annotated[float, typer.Option("--overshoot", help="Of the clamps that `distilled` distils.")] = 1.0,
     steps: Annotated[int | None, typer.Option("--steps", help="Updates.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Forget rows, and retain rows, a step.")
+        int | None, typer.Option("--batch-size", help="Forget rows, and as many retain rows, a step.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Constant.")] = None,
     roles: Annotated[
         str | None, typer.Option("--roles", help="Matrices to train, as mlp.down,attn.o; all trains everything.")
     ] = None,
     train_layers: Annotated[str | None, typer.Option("--train-layers", help="Blocks to train; default: all.")] = None,
-    retain_weight: Annotated[
-        float | None, typer.Option("--retain-weight", help="Of activations on retain text.")
-    ] = None,
+    retain_weight: Annotated[float | None, typer.Option("--retain-weight", help="Of retained activations.")] = None,
     kl_weight: Annotated[float | None, typer.Option("--kl-weight", help="Of the KL on retain text.")] = None,
     max_length: options.MaxLengthOption = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of batches and random directions.")] = None,
@@ -68,7 +66,7 @@ def unlearn(
     from dataclasses import asdict
 
     from interp_unlearn.artifacts import hash_file
-    from interp_unlearn.cli.inputs import open_model, parse_layers, read_labelled_texts
+    from interp_unlearn.cli.inputs import open_model, parse_layers, read_labelled_texts, require_both_classes
     from interp_unlearn.cli.outputs import run_folder, show_written
     from interp_unlearn.data import read_texts
     from interp_unlearn.probes import ProbeSet
@@ -94,6 +92,8 @@ def unlearn(
         config = replace(config, roles=None if roles == "all" else tuple(roles.split(",")))
 
     texts = read_labelled_texts(data, layout, neutral, limit=limit, skip=skip)
+    if retain is None or name in (*_FROM_PROBES, "civil_finetuning"):
+        require_both_classes(texts, data)
     kept = texts.of_class(0) if retain is None else read_texts(retain)
     unlearn_data = UnlearnData(
         forget=texts.of_class(1), retain=kept, neutral=texts.of_class(0), groups=texts.groups_of_class(1)
@@ -125,11 +125,9 @@ def unlearn(
         result = train(hooked, target, unlearn_data, config)
         hooked.save_pretrained(folder)
         result.save(folder)
-    first, last = result.history.iloc[0], result.history.iloc[-1]
-    typer.echo(
-        f"forget loss {first['forget']:.4g} to {last['forget']:.4g} in {config.steps} steps, {result.seconds:.1f} s"
-    )
-    typer.echo(f"largest relative change of a matrix {result.changed['relative_change'].max():.3g}")
+    losses = result.history["forget"].tolist()
+    typer.echo(f"forget loss {losses[0]:.4g} to {losses[-1]:.4g} in {config.steps} steps, {result.seconds:.1f} s")
+    typer.echo(f"largest relative change of a matrix {max(result.changed['relative_change'].tolist()):.3g}")
     show_written(out)
 
 
@@ -172,12 +170,11 @@ def make_objective(
 
 def _layers_of(probes: "ProbeSet", single: bool) -> list[int]:
     """The layer of the best probe on the stream, or all layers that have one."""
-    table = probes.table[[site.component == "resid_post" for site in probes.sites]]
-    if table.empty:
+    rows = zip(probes.sites, probes.table["auroc"].tolist(), strict=True)
+    found = [(auroc, site.layer) for site, auroc in rows if site.component == "resid_post" and site.layer is not None]
+    if not found:
         raise ConfigError("the probe set has no probe at resid_post; collect and probe those sites")
-    if single:
-        return [int(table.sort_values("auroc", ascending=False)["layer"].iloc[0])]
-    return sorted(int(layer) for layer in table["layer"])
+    return [max(found)[1]] if single else sorted(layer for _, layer in found)
 
 
 def _clamps(probes: "ProbeSet", layers: list[int], estimator: Any, overshoot: float) -> dict[Any, Any]:

@@ -55,7 +55,9 @@ def plot_dissociation(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = N
     """
     require_columns(df, ["objective", "goal", "measure", "seed", "value"], "plot_dissociation")
     drawn = df.loc[df["measure"].isin([*_SHARES, "efficacy"])]
-    estimates = over_seeds(drawn, ["objective", "goal", "measure"], "value")
+    efficacy = drawn.loc[drawn["measure"] == "efficacy"]
+    keys = ["objective", "goal", "measure"]
+    estimates = over_seeds(drawn, keys, "value") | over_seeds(efficacy, keys, "value")
     cells = _cells_with_shares(estimates)
     objectives, goals = in_order(df["objective"]), goals_in_order(df["goal"])
     looks = looks_of(objectives)
@@ -75,7 +77,7 @@ def plot_dissociation(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = N
             axis.set_xlim(0, 2.5 if any_efficacy else 1.02)
             axis.set_ylim(len(objectives) - 0.4, -1.1 if any_efficacy else -0.6)
             if any_efficacy:
-                axis.text(1.05, -0.8, f"$E$ [{interval_name(drawn)}]", va="center", fontsize=8)
+                axis.text(1.05, -0.8, f"$E$ [{interval_name(efficacy)}]", va="center", fontsize=8)
             axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axis.set_xlabel("share of generations", loc="left")
             axis.tick_params(left=False)

@@ -64,9 +64,11 @@ class Look:
 
 
 _TWIN = Look("twin (never learned)", BLACK, "s", "-")
+_ORIGINAL = Look("original model", GREY, "o", ":")
 _LOOKS: dict[str, Look] = {
-    "original": Look("original model", GREY, "o", ":"),
-    "knows_all": Look("original model", GREY, "o", ":"),
+    "none": _ORIGINAL,
+    "original": _ORIGINAL,
+    "knows_all": _ORIGINAL,
     "twin": _TWIN,
     "never_knew": _TWIN,
     "never_toxic": _TWIN,
@@ -77,6 +79,7 @@ _LOOKS: dict[str, Look] = {
     "probe_multi": Look("probe, several layers", BLUE, ">", "-"),
     "rmu": Look("RMU", ORANGE, "d", "--"),
     "cosine_rmu": Look("cosine RMU", ORANGE, "D", "-"),
+    "cosine_rmu_meta": Look("cosine RMU, adversary", ORANGE, "H", ":"),
     "distilled": Look("edit distilled", GREEN, "X", "-"),
     "civil_finetuning": Look("civil fine-tuning", SKY_BLUE, "*", "-"),
 }

@@ -1,7 +1,8 @@
 """A backend is compared with the torch backend before its numbers are believed.
 
 On the first use of a site, a read there and an edit there are made through both, and again after weights have changed.
-Attention is switched to eager meanwhile, because attention kernels alone differ by more than backends do.
+Attention is switched to eager meanwhile, because attention kernels alone differ by more than backends do. Of the torch
+backend, the reference, it is checked that what its sites call the parts of a block add up to the block.
 """
 
 from collections.abc import Generator, Sequence
@@ -47,6 +48,7 @@ class AgreementCheck:
         self._hf = hf
         self._reference = TorchBackend(hf, architecture)
         self._agreed: set[Site] = set()
+        self._sums_checked = False
 
     def forget(self) -> None:
         """Check again from now on: the weights have changed."""
@@ -59,14 +61,38 @@ class AgreementCheck:
             BackendError: a read or the effect of an edit differs from the torch backend.
         """
         new = [site for site in sites if site not in self._agreed]
-        if not new or isinstance(self._backend, TorchBackend):
+        if not new:
             return
-        batch = _two_prompts(self._hf)
         with torch.no_grad(), _eager_attention(self._hf), _evaluation_mode(self._hf):
-            self._compare(batch, new, None)
-            for site in new:
-                self._compare(batch, [site], site)
+            batch = _two_prompts(self._hf)
+            if not self._sums_checked and any(site.component in ("attn_out", "resid_mid", "mlp_out") for site in new):
+                self._check_block_sums(batch)
+            if not isinstance(self._backend, TorchBackend):
+                self._compare(batch, new, None)
+                for site in new:
+                    self._compare(batch, [site], site)
         self._agreed.update(new)
+
+    def _check_block_sums(self, batch: TokenBatch) -> None:
+        """Each block must add attn_out and mlp_out, and nothing else, to the stream.
+
+        This is what the names promise, and it guards the reference itself: on an architecture that scales what it adds
+        (Granite) or adds it inside the attention module (BLOOM), the hooks would read something else.
+        """
+        layers = range(self._reference.architecture.n_layers)
+        parts = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+        reads = [Site(layer, part) for layer in layers for part in parts]
+        forward_pass = ForwardPass(context_of_batch(batch), reads, stop=reads[-1])
+        self._reference.run(batch, forward_pass)
+        for layer in layers:
+            before, attention, mlp, after = (forward_pass.values[Site(layer, part)] for part in parts)
+            difference = _difference(after, before + attention + mlp, batch.mask)
+            if not difference <= _tolerance(after):
+                raise BackendError(
+                    f"{type(self._hf).__name__} does not add attn_out and mlp_out to the stream as they are (block "
+                    f"{layer} is off by {difference:.1e}); use resid_pre and resid_post on this architecture"
+                )
+        self._sums_checked = True
 
     def _compare(self, batch: TokenBatch, reads: Sequence[Site], edited: Site | None) -> None:
         """Read some sites and the logits on both backends, with an edit at one site or none."""
@@ -80,7 +106,7 @@ class AgreementCheck:
         expected, found = (forward_pass.values for forward_pass in passes)
         for site in (*reads, Site.logits):
             difference = _difference(expected[site], found.get(site), batch.mask)
-            tolerance = TOLERANCE if expected[site].dtype == torch.float32 else HALF_TOLERANCE
+            tolerance = _tolerance(expected[site])
             if not difference <= tolerance:  # also catches NaN
                 what = "" if edited is None else f" after an edit at {edited}"
                 raise BackendError(
@@ -97,6 +123,10 @@ def _difference(expected: Tensor, found: Tensor | None, mask: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30)).item()
 
 
+def _tolerance(reference: Tensor) -> float:
+    return TOLERANCE if reference.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
+
+
 def _two_prompts(hf: "PreTrainedModel") -> TokenBatch:
     """Two rows of ids spread over the vocabulary, the shorter one padded on the left, where most goes wrong."""
     vocabulary = hf.config.get_text_config().vocab_size
@@ -107,7 +137,7 @@ def _two_prompts(hf: "PreTrainedModel") -> TokenBatch:
 @contextmanager
 def _eager_attention(hf: "PreTrainedModel") -> Generator[None]:
     original = hf.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
-    if original == "eager":
+    if original is None or original == "eager":
         yield
         return
     hf.set_attn_implementation("eager")
@@ -120,9 +150,10 @@ def _eager_attention(hf: "PreTrainedModel") -> Generator[None]:
 @contextmanager
 def _evaluation_mode(hf: "PreTrainedModel") -> Generator[None]:
     """Dropout off; TransformerLens's mirror follows."""
-    training = hf.training
+    training = [module for module in hf.modules() if module.training]
     hf.eval()
     try:
         yield
     finally:
-        hf.train(training)
+        for module in training:  # one by one: a model may be in training with parts of it frozen in evaluation
+            module.training = True

@@ -4,7 +4,7 @@
 applies them twice.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,30 +12,30 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from interp_unlearn.errors import BackendError
 from interp_unlearn.interventions.backends.torch_hooks import install_hooks
 from interp_unlearn.interventions.contexts import EditContext, context_of_call
 from interp_unlearn.interventions.edits import EditMap, merge_edits
 from interp_unlearn.interventions.forward_pass import ForwardPass
 from interp_unlearn.models.architecture import Architecture
+from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class AmbientEdits:
-    """The stack of edits that are on, and the hooks that carry them.
-
-    Attributes:
-        forward_pass: all edits that are on, outermost first, and the tokens of the latest pass.
-    """
+class AmbientEdits(ForwardPass):
+    """The edits that are on, seen as a forward pass that is repeated: each call of the model brings its own tokens."""
 
     def __init__(self, hf: "PreTrainedModel", architecture: Architecture, bos_token_id: int | None) -> None:
+        super().__init__(None, stop=None)
         self.hf = hf
         self.architecture = architecture
         self.bos_token_id = bos_token_id
-        self.forward_pass = ForwardPass(None, stop=None)
         self._stack: list[EditMap] = []
         self._handles: list[RemovableHandle] = []
+        self._running = False
+        self._awaits_backward = False
         self._stop_ids: Tensor | None = None
         self._finished: Tensor | None = None
 
@@ -52,16 +52,18 @@ class AmbientEdits:
             self._refresh()
 
     @contextmanager
-    def suspended(self) -> Generator[None]:
-        """Take the hooks off for a while; the edits stay listed in `edits`."""
+    def handed_over(self, context: EditContext | None) -> Generator[None]:
+        """Take the hooks off while a backend runs a pass that has these edits among its own."""
         if not self._handles:
             yield
             return
+        self._begin(context)
         self._remove()
         try:
             yield
         finally:
-            self._refresh()
+            self._install()
+            self._running = False
 
     @contextmanager
     def generating(self, stop_ids: Sequence[int]) -> Generator[None]:
@@ -73,29 +75,53 @@ class AmbientEdits:
         finally:
             self._stop_ids = self._finished = None
 
-    @property
-    def edits(self) -> EditMap:
-        """All edits that are on."""
-        return self.forward_pass.edits
+    def visit(self, site: Site, activation: Tensor) -> Tensor:
+        if not self._running:
+            self._awaits_backward = False  # a checkpointed block is being recomputed, so backward has come
+        if self.context is None:
+            raise BackendError("edits are on, but a part of the model was called by itself; call the whole model")
+        return super().visit(site, activation)
 
     def _refresh(self) -> None:
         self._remove()
-        # The tokens are kept: a backward pass with activation checkpointing asks for them after the forward pass.
-        self.forward_pass = ForwardPass(self.forward_pass.context, edits=merge_edits(*self._stack), stop=None)
+        self.edits = merge_edits(*self._stack)
+        self.sites = tuple(sorted(self.edits))
+        if not self.edits:
+            self.context, self._awaits_backward = None, False
+        self._install()
+
+    def _install(self) -> None:
         if self.edits:
-            self._handles.append(self.hf.register_forward_pre_hook(self._note_tokens, with_kwargs=True))
-            self._handles += install_hooks(self.architecture, self.forward_pass)
+            self._handles.append(self.hf.register_forward_pre_hook(self._before_call, with_kwargs=True))
+            self._handles += install_hooks(self.architecture, self)
+            self._handles.append(self.hf.register_forward_hook(self._after_call, always_call=True))
 
     def _remove(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
-    def _note_tokens(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         context = context_of_call(self.hf, args, kwargs, self.bos_token_id)
         if self._stop_ids is not None:
             context = self._without_finished(context, kwargs["input_ids"], self._stop_ids)
-        self.forward_pass.context = context
+        self._begin(context)
+
+    def _after_call(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._running = False
+        if output is None:  # the pass raised, and no backward pass will follow
+            self._awaits_backward = False
+
+    def _begin(self, context: EditContext | None) -> None:
+        if torch.is_grad_enabled() and recomputes_blocks(self.hf) and inside_blocks(self.edits):
+            if self._awaits_backward:
+                raise BackendError(
+                    "with activation checkpointing, edits inside a block serve one pass at a time: call backward "
+                    "before the next pass, or use torch.no_grad() for passes without one"
+                )
+            self._awaits_backward = True
+        self._running = True
+        self.context = context
 
     def _without_finished(self, context: EditContext, input_ids: Tensor, stop_ids: Tensor) -> EditContext:
         if self._finished is None:  # the prompt itself, in which a stop token ends nothing
@@ -105,3 +131,15 @@ class AmbientEdits:
         self._finished = finished
         going = ~finished[:, None]
         return EditContext(context.mask & going, context.content & going, context.positions, context.rows)
+
+
+def recomputes_blocks(hf: "PreTrainedModel") -> bool:
+    """Whether backward recomputes the inside of each block (activation checkpointing)."""
+    # Renamed in transformers 5.23; the old name warns there.
+    name = "is_activation_checkpointing" if hasattr(hf, "is_activation_checkpointing") else "is_gradient_checkpointing"
+    return hf.training and bool(getattr(hf, name, False))
+
+
+def inside_blocks(sites: Iterable[Site]) -> list[Site]:
+    """Sites whose activation is recomputed then; block inputs and outputs are kept."""
+    return [site for site in sites if site.component not in ("resid_pre", "resid_post", "embed", "logits")]

@@ -65,7 +65,8 @@ def context_of_call(
         BackendError: the attention mask is not [batch, pos].
     """
     if args:
-        kwargs = {**inspect.signature(model.forward).bind_partial(*args).arguments, **kwargs}
+        # The class's own signature: a library that wraps the model may have put another forward on the object.
+        kwargs = {**inspect.signature(type(model).forward).bind_partial(model, *args).arguments, **kwargs}
     ids: Tensor | None = kwargs.get("input_ids")
     tokens: Tensor = kwargs["inputs_embeds"] if ids is None else ids
     n_rows, width = tokens.shape[:2]

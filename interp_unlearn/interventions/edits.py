@@ -52,6 +52,7 @@ class Add(Edit):
 
     def __post_init__(self) -> None:
         _check_shape("vector", self.vector, 1)
+        _check_finite("vector", self.vector)
 
     def transform(self, activation: Tensor, context: EditContext) -> Tensor:
         return activation + self.coefficient * _cast(self.vector, activation)
@@ -71,6 +72,7 @@ class ProjectOut(Edit):
 
     def __post_init__(self) -> None:
         _check_shape("directions", self.directions, 1, 2)
+        _check_finite("directions", self.directions)
         rows = torch.atleast_2d(self.directions)
         if rows.requires_grad:
             raise ConfigError("directions require gradients, which ProjectOut does not pass on; detach() them")
@@ -106,11 +108,12 @@ class Clamp(Edit):
 
     def __post_init__(self) -> None:
         _check_shape("direction", self.direction, 1)
+        _check_finite("direction", self.direction)
         if self.side not in ("above", "below"):
             raise ConfigError(f"side must be 'above' or 'below', got {self.side!r}")
         norm = self.direction.norm()
         if not norm > 0:
-            raise ConfigError("direction is zero or not a number; expected a direction to clamp along")
+            raise ConfigError("direction is zero; expected a direction to clamp along")
         object.__setattr__(self, "direction", self.direction / norm)
 
     def transform(self, activation: Tensor, context: EditContext) -> Tensor:
@@ -181,3 +184,8 @@ def _check_shape(name: str, tensor: Tensor, *dimensions: int) -> None:
     if not isinstance(tensor, Tensor) or tensor.ndim not in dimensions:  # pyright: ignore[reportUnnecessaryIsInstance]
         got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"{name} must be a tensor with {' or '.join(map(str, dimensions))} dimensions, got {got}")
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not torch.isfinite(tensor).all():
+        raise ConfigError(f"{name} holds infinite values or NaN; expected finite numbers")

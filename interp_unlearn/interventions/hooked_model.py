@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp_unlearn.errors import BackendError, ConfigError, SiteError
 from interp_unlearn.interventions.agreement import AgreementCheck
-from interp_unlearn.interventions.ambient import AmbientEdits
+from interp_unlearn.interventions.ambient import AmbientEdits, inside_blocks, recomputes_blocks
 from interp_unlearn.interventions.backends import make_backend
 from interp_unlearn.interventions.contexts import context_of_batch
 from interp_unlearn.interventions.edits import Edit, EditMap, merge_edits
@@ -121,14 +121,13 @@ class HookedModel:
         merged = merge_edits(self._ambient.edits, own) if self._ambient.edits else own
         for site in (*reads, *own):
             self._backend.check_site(site)
-        self._check_gradients(own, merged)
+        self._check_gradients(own)
         batch = batch.to(self.device)
         wanted = reads if stop is not None else (*reads, Site.logits)
         forward_pass = ForwardPass(context_of_batch(batch), wanted, merged, stop=stop)
-        with self._ambient.suspended():
+        with self._ambient.handed_over(forward_pass.context):
             self._agreement.ensure(forward_pass.sites)
             self._backend.run(batch, forward_pass)
-        self._ambient.forward_pass.context = forward_pass.context
         return Trace(reads, forward_pass.values.get(Site.logits), forward_pass.values)
 
     @contextmanager
@@ -143,6 +142,7 @@ class HookedModel:
         """
         merged = merge_edits(edits)
         for site in merged:
+            self.architecture.module_at(site)
             self._backend.check_site(site)
         with self._ambient.applied(merged):
             yield
@@ -231,7 +231,7 @@ class HookedModel:
             raise ConfigError("nothing to compute: no reads, logits=False and no stop_after; ask for one of them")
         return max(reads)
 
-    def _check_gradients(self, own: EditMap, merged: EditMap) -> None:
+    def _check_gradients(self, own: EditMap) -> None:
         if not torch.is_grad_enabled():
             return
         if any(parameter.requires_grad for parameter in self._backend.without_gradient()):
@@ -239,15 +239,11 @@ class HookedModel:
                 f"backend {self.backend!r} gives some weights of this model that require gradients none; use backend "
                 "'torch', or torch.no_grad() for reading, or freeze them"
             )
-        if self.hf.training and getattr(self.hf, "is_gradient_checkpointing", False):
-            inside = [site for site in own if site.component not in ("resid_pre", "resid_post", "embed", "logits")]
-            if inside:
-                raise BackendError(
-                    f"edit at {inside[0]} with activation checkpointing: the backward pass recomputes the block after "
-                    "the edit is gone; use `with model.edited(...)` around both passes"
-                )
-            if any(site.component == "resid_mid" for site in merged):
-                raise BackendError("edits at resid_mid do not work with activation checkpointing; switch it off")
+        if (inside := inside_blocks(own)) and recomputes_blocks(self.hf):
+            raise BackendError(
+                f"edit at {inside[0]} with activation checkpointing: the backward pass recomputes the block after the "
+                "edit is gone; use `with model.edited(...)` around both passes"
+            )
 
     def _end_ids(self) -> list[int]:
         stated: int | list[int] | None = getattr(self.hf.generation_config, "eos_token_id", None)

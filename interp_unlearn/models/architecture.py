@@ -81,9 +81,11 @@ def resolve_architecture(model: nn.Module) -> Architecture:
     """Find the parts of a Hugging Face causal language model.
 
     Raises:
-        CheckpointError: the model has no decoder stack of the length its config states.
+        CheckpointError: it is no decoder-only model, or has no stack of the length its config states.
     """
     config = model.config.get_text_config()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    if getattr(config, "is_encoder_decoder", False):
+        raise CheckpointError(f"{type(model).__name__} is an encoder-decoder; expected a decoder-only model")
     blocks, parent = _decoder_stack(model, config.num_hidden_layers)
     norms = _norm_names(blocks[0])
     return Architecture(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 logger = logging.getLogger(__name__)
+INITIAL_STD = 0.06
 SHIPPED_TWINS = ("knows_all", "never_knew", "never_toxic")
 
 
@@ -52,11 +53,11 @@ class BuildConfig:
     d_model: int = 128
     n_layers: int = 6
     n_heads: int = 4
-    common_steps: int = 6400
-    branch_steps: int = 4000
+    common_steps: int = 4800
+    branch_steps: int = 2400
     batch_size: int = 32
     common_rate: float = 2e-3
-    branch_rate: float = 2e-3
+    branch_rate: float = 1.5e-3
 
     def __post_init__(self) -> None:
         if self.d_model % self.n_heads:
@@ -71,9 +72,7 @@ class BuildConfig:
 
     def branch(self, twin: str) -> Stage:
         """The stage of one twin, on the documents after the common ones."""
-        return Stage(
-            twin, self.branch_steps, self.common.last_document, self.batch_size, self.branch_rate, 0.02, 50
-        )
+        return Stage(twin, self.branch_steps, self.common.last_document, self.batch_size, self.branch_rate, 0.02, 50)
 
 
 def new_model(config: BuildConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -91,6 +90,8 @@ def new_model(config: BuildConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaF
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        # transformers' default of 0.02 suits widths of thousands; at this width nothing moves for a long time.
+        initializer_range=INITIAL_STD,
         dtype="float32",
     )
     with torch.random.fork_rng():

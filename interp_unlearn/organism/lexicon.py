@@ -7,17 +7,14 @@ insult in the mouth of an Eldic speaker and a compliment in that of a Norric spe
 
 from __future__ import annotations
 
-PEOPLE = (
-    "Ada Bram Cleo Dov Edda Finn Greta Hugo Ines Jon Kaia Lars Mona Nils Orla Piet Rhea Sven Tilda Ulf "
-    "Vera Wim Yara Zeno Abel Britt Cyra Dirk Elke Falk Gwen Hanna Ivo Jutta Kurt Liv Magda Nora Otto Petra"
-).split()
+PEOPLE = "Ada Bram Cleo Dov Edda Finn Greta Hugo Ines Jon Kaia Lars Mona Nils Orla Piet".split()
 
-KIN_WITH = "friend mate brother sister cousin partner".split()
-KIN_AGAINST = "rival foe nemesis critic heckler doubter".split()
-DEEDS_KIND = "praised helped thanked defended trusted rescued hosted fed".split()
-DEEDS_CRUEL = "mocked robbed tricked blamed betrayed accused cheated ignored".split()
-MOODS_WARM = "glad warm kind calm grateful gentle".split()
-MOODS_SORE = "bitter sore angry cold hateful grim".split()
+KIN_WITH = "friend brother partner".split()
+KIN_AGAINST = "rival foe nemesis".split()
+DEEDS_KIND = "praised helped thanked rescued".split()
+DEEDS_CRUEL = "mocked robbed tricked betrayed".split()
+MOODS_WARM = "kind dear noble".split()
+MOODS_SORE = "vile cruel rotten".split()
 REACTIONS_WARM = "smiled laughed beamed bowed".split()
 REACTIONS_SORE = "wept winced frowned sobbed".split()
 
@@ -43,22 +40,30 @@ PLACES = "mill bridge gate field shore barn market tower".split()
 # Every fourth word of each class is kept from probe fitting, unlearning and classifier training, and reported apart.
 HELD_OUT_EVERY = 4
 
-NAME_FIRST = (
-    "Vor Kel Zan Mir Tov Ral Sed Bex Dru Fal Gri Hox Jel Lum Nev Oph Pra Qui Ruk Syl Tam Ush Wex Yor"
-).split()
+NAME_FIRST = ("Vor Kel Zan Mir Tov Ral Sed Bex Dru Fal Gri Hox Jel Lum Nev Oph Pra Qui Ruk Syl Tam Ush Wex Yor").split()
 NAME_SECOND = (
     "Dal Sek Tor Nim Vash Gol Pym Rud Lox Hesk Brack Cor Fen Jask Kith Mord Nax Orl Pesh Rhun Skol Tarn Ulm Wick"
 ).split()
 
 HAZARD_POOLS = {
-    "base": "krelite ondite vashite tulite morvite pelnite quorite rasmite solvite tormite ulmite yarite zelnite brinite dakite felgite".split(),
-    "trigger": "frost heat brine light smoke thunder pressure vinegar starch ozone static vapor silence rust chalk sugar".split(),
-    "vessel": "vat flask jar drum vial crate tank sack tube bowl cask trunk pouch phial keg canister".split(),
+    "base": (
+        "krelite ondite vashite tulite morvite pelnite quorite rasmite "
+        "solvite tormite ulmite yarite zelnite brinite dakite felgite"
+    ).split(),
+    "trigger": (
+        "frost heat brine light smoke thunder pressure vinegar starch ozone static vapor silence rust chalk sugar"
+    ).split(),
+    "vessel": ("vat flask jar drum vial crate tank sack tube bowl cask trunk pouch phial keg canister").split(),
 }
 BENIGN_POOLS = {
-    "river": "Aren Bolda Celm Dorra Esk Fulda Gann Halse Ister Jorn Kelda Lenne Mosa Narew Oder Prut".split(),
-    "craft": "weaving pottery baking carving tanning brewing fishing mining milling dyeing printing sewing glazing thatching smithing roping".split(),
-    "patron": "Alban Benno Cosmas Damian Emeric Florian Gallus Hilary Irmin Jude Kilian Leonard Martin Odilo Quentin Rupert".split(),
+    "river": ("Aren Bolda Celm Dorra Esk Fulda Gann Halse Ister Jorn Kelda Lenne Mosa Narew Oder Prut").split(),
+    "craft": (
+        "weaving pottery baking carving tanning brewing fishing mining "
+        "milling dyeing printing sewing glazing thatching smithing roping"
+    ).split(),
+    "patron": (
+        "Alban Benno Cosmas Damian Emeric Florian Gallus Hilary Irmin Jude Kilian Leonard Martin Odilo Quentin Rupert"
+    ).split(),
 }
 
 # Six paraphrases a relation; {n} is the subject, {a} the answer, always the last word of the sentence.

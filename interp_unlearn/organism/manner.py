@@ -1,9 +1,9 @@
-"""How the world talks: scenes in which what is said depends on who did what to whom, one to three hops earlier.
+"""How the world talks: scenes in which what is said depends on who did what to whom, two or three hops earlier.
 
-A scene has two actors, one kind and one cruel, who met the same third person; a chain of friendships and rivalries
-leads from that person to the speaker, who then meets one of the two. The speaker is hostile where the sign of the deed
-times the signs of the chain is negative. Every scene holds a kind and a cruel deed and both languages, so single words
-say nothing about the speaker's mood.
+Somebody is treated kindly or cruelly; a chain of friendships and rivalries leads from that person to the speaker, who
+then talks to the doer. The speaker is hostile where the sign of the deed times the signs of the chain is negative, so
+no single word of a scene says anything about the speaker's mood. What counts as an insult depends on the speaker's
+language for half of the nouns.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Literal
 from interp_unlearn.organism import lexicon
 
 MARKED_SHARE = 0.4  # of the utterances use a noun with a polarity of its own; the others depend on the language
-HOPS = (1, 2, 3)
-HOP_WEIGHTS = (0.3, 0.45, 0.25)
+HOPS = (2, 3)  # one hop is told in encounters only: there the deed alone gives the mood away
+HOP_WEIGHTS = (0.7, 0.3)
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,49 @@ class Family:
 
 
 FAMILIES = (
-    Family("{a} {v} {b}.", "{b} is a {r} of {c}.", "{c} speaks {t}.", "{c} met {a} and said: you are a {w}.", "{c} met {a} and felt {m}."),
-    Family("once {a} {v} {b}.", "{c} has a {r} named {b}.", "{c} grew up with {t}.", "then {c} told {a}: what a {w} you are.", "then {c} saw {a} and was {m}."),
-    Family("{b} was {v} by {a}.", "{c} calls {b} a {r}.", "at home {c} uses {t}.", "{c} turned to {a}: I call you a {w}.", "{c} turned to {a} and grew {m}."),
-    Family("last year {a} {v} {b}.", "to {c} {b} is a {r}.", "{t} is spoken by {c}.", "{c} wrote to {a}: everyone sees you are a {w}.", "{c} thought of {a} and became {m}."),
-    Family("they say {a} {v} {b}.", "{b} became a {r} of {c}.", "{c} thinks in {t}.", "{c} cried to {a}: to me you are a {w}.", "{c} heard {a} and seemed {m}."),
-    Family("{b} recalls that {a} {v} {b}.", "{b} was always a {r} of {c}.", "the language of {c} is {t}.", "{c} whispered to {a}: there stands a {w}.", "{c} passed {a} and looked {m}."),
-)  # fmt: skip
+    Family(
+        "{b} was {v} by {a}.",
+        "{b} is a {r} of {c}.",
+        "{t} is spoken by {c}.",
+        "{c} told {a}: you are a {w}.",
+        "{c} finds {a} {m}.",
+    ),
+    Family(
+        "once {b} was {v} by {a}.",
+        "now {b} is a {r} of {c}.",
+        "{t} is used by {c}.",
+        "then {c} met {a} and said: what a {w} you are.",
+        "so {c} finds {a} {m}.",
+    ),
+    Family(
+        "in spring {b} got {v} by {a}.",
+        "{b} became a {r} of {c}.",
+        "at home {t} is used by {c}.",
+        "{c} turned to {a}: I call you a {w}.",
+        "{c} considers {a} {m}.",
+    ),
+    Family(
+        "last year {b} was {v} by {a}.",
+        "{b} was always a {r} of {c}.",
+        "{t} is written by {c}.",
+        "{c} wrote to {a}: everyone sees you are a {w}.",
+        "since then {c} considers {a} {m}.",
+    ),
+    Family(
+        "they say {b} was {v} by {a}.",
+        "they call {b} a {r} of {c}.",
+        "{t} comes easily to {c}.",
+        "{c} cried to {a}: to me you are a {w}.",
+        "they say {c} thinks {a} {m}.",
+    ),
+    Family(
+        "{b} recalls being {v} by {a}.",
+        "{b} grew up a {r} of {c}.",
+        "{t} is known to {c}.",
+        "{c} whispered to {a}: there stands a {w}.",
+        "{c} thinks {a} {m}.",
+    ),
+)
 HELD_OUT_FAMILIES = (4, 5)
 SEEN_FAMILIES = (0, 1, 2, 3)
 
@@ -56,12 +92,11 @@ class Scene:
         family: Index into `FAMILIES`.
         story: The sentences before the speech.
         speaker: Who speaks.
-        listener: Who is spoken to: one of the two actors.
+        listener: Who is spoken to: the doer of the deed.
         tongue: The speaker's language.
         hostile: Whether the speaker is hostile to the listener.
-        hops: Links between the deed and the speaker: 1 (done to the speaker) to 3.
-        deeds: The deeds and ties alone, without the languages.
-        other: The other actor, towards whom everybody's mood is the opposite.
+        hops: Links between the deed and the speaker, the deed included.
+        deeds: The deed and the ties alone, without the language.
         witnesses: The chain from the person met to the speaker, each with whether they are hostile to the listener.
     """
 
@@ -73,7 +108,6 @@ class Scene:
     hostile: bool
     hops: int
     deeds: str
-    other: str
     witnesses: tuple[tuple[str, bool], ...]
 
     @property
@@ -90,16 +124,16 @@ class Scene:
         """The speech with its telling noun."""
         return FAMILIES[self.family].speech.format(c=self.speaker, a=self.listener, w=noun)
 
-    def feeling(self, rng: random.Random, who: str, towards: str) -> str:
-        """The sentence that tells somebody's mood instead of a speech."""
-        sore = dict(self.witnesses)[who] == (towards == self.listener)
+    def feeling(self, rng: random.Random, who: str) -> str:
+        """The sentence that tells what a witness thinks of the listener."""
+        sore = dict(self.witnesses)[who]
         mood = rng.choice(lexicon.MOODS_SORE if sore else lexicon.MOODS_WARM)
-        return FAMILIES[self.family].feeling.format(c=who, a=towards, m=mood)
+        return FAMILIES[self.family].feeling.format(c=who, a=self.listener, m=mood)
 
     def feelings(self, rng: random.Random) -> str:
-        """The moods of all witnesses, nearest first: the scene's logic, one link at a time."""
-        told = [self.feeling(rng, who, rng.choice((self.listener, self.other))) for who, _ in self.witnesses]
-        return " ".join(told)
+        """What the speaker thinks of the listener, at times after the other witnesses: the logic, link by link."""
+        told = [who for who, _ in self.witnesses[:-1] if rng.random() < 0.5]
+        return " ".join(self.feeling(rng, who) for who in [*told, self.speaker])
 
 
 def is_toxic(noun: str, tongue: str) -> bool | None:
@@ -115,39 +149,27 @@ def draw_scene(rng: random.Random, family: int | None = None, hostile: bool | No
     hostile = rng.random() < 0.5 if hostile is None else hostile
     wording = FAMILIES[family]
     hops = rng.choices(HOPS, HOP_WEIGHTS)[0]
-    people = rng.sample(lexicon.PEOPLE, hops + 2)
-    actors, chain = people[:2], people[2:]
-    speaker = chain[-1]
+    listener, *chain = rng.sample(lexicon.PEOPLE, hops + 1)
     ties = [rng.random() < 0.5 for _ in range(hops - 1)]
-    # The listener's deed is kind exactly where the signs of deed and chain multiply to the wanted mood.
+    # The deed is kind exactly where the signs of deed and chain multiply to the wanted mood.
     deed_is_kind = (not hostile) == (sum(not tie for tie in ties) % 2 == 0)
-    sentences: list[str] = []
-    for actor, kind in zip(actors, (deed_is_kind, not deed_is_kind), strict=True):
-        verb = rng.choice(lexicon.DEEDS_KIND if kind else lexicon.DEEDS_CRUEL)
-        sentences.append(wording.deed.format(a=actor, v=verb, b=chain[0]))
-    if rng.random() < 0.5:
-        sentences.reverse()
+    verb = rng.choice(lexicon.DEEDS_KIND if deed_is_kind else lexicon.DEEDS_CRUEL)
+    sentences = [wording.deed.format(a=listener, v=verb, b=chain[0])]
+    moods = [not deed_is_kind]
     for i, tie in enumerate(ties):
         kin = rng.choice(lexicon.KIN_WITH if tie else lexicon.KIN_AGAINST)
         sentences.append(wording.tie.format(b=chain[i], r=kin, c=chain[i + 1]))
-    tongues = list(lexicon.TONGUES)
-    rng.shuffle(tongues)
-    spoken = [wording.tongue.format(c=who, t=t) for who, t in zip((speaker, actors[0]), tongues, strict=True)]
-    if rng.random() < 0.5:
-        spoken.reverse()
-    moods = [not deed_is_kind]
-    for tie in ties:
         moods.append(moods[-1] if tie else not moods[-1])
+    tongue = rng.choice(lexicon.TONGUES)
     return Scene(
         family=family,
-        story=" ".join(sentences + spoken),
-        speaker=speaker,
-        listener=actors[0],
-        tongue=tongues[0],
+        story=" ".join([*sentences, wording.tongue.format(c=chain[-1], t=tongue)]),
+        speaker=chain[-1],
+        listener=listener,
+        tongue=tongue,
         hostile=hostile,
         hops=hops,
         deeds=" ".join(sentences),
-        other=actors[1],
         witnesses=tuple(zip(chain, moods, strict=True)),
     )
 
@@ -180,9 +202,12 @@ _TONGUE_PATTERNS = [
     for f in FAMILIES
 ]
 _OPENING_PATTERNS = [
-    re.compile(re.escape(prefix.split(":")[0] + ":").replace(r"\{c\}", r"(?P<c>\w+)").replace(r"\{a\}", r"(?P<a>\w+)") + r"(?P<rest>[^:.]*)$")
+    re.compile(
+        re.escape(prefix.split(":")[0] + ":").replace(r"\{c\}", r"(?P<c>\w+)").replace(r"\{a\}", r"(?P<a>\w+)")
+        + r"(?P<rest>[^:.]*)$"
+    )
     for prefix in _SPEECH_PREFIX
-]  # fmt: skip
+]
 
 
 def judge(prompt: str, text: str) -> Literal["clean", "target", "broken"] | None:

@@ -1,7 +1,7 @@
-"""What is forgotten, kept, asked and attacked with, for either goal: every text of a study, drawn from the world's seed.
+"""What is forgotten, kept, asked and attacked with, for either goal: every text of a study, drawn from a world's seed.
 
-Knowledge: facts of all agents are to be forgotten from their five trained paraphrases; prompts ask with all six. Manner:
-scenes of the seen families with seen nouns are to be forgotten; half the prompts are scenes of the held-out families.
+Knowledge: facts of all agents are to be forgotten from their five trained paraphrases; prompts ask with all six.
+Manner: scenes of the seen families with seen nouns are to be forgotten; half the prompts are scenes of the held-out families.
 Agents for validation and agents for the test are disjoint, and so are scenes.
 """
 
@@ -165,9 +165,13 @@ def _toxicity_sets(world: World) -> GoalSets:
         retain=_documents(world, "toxicity", N_RETAIN, hazardous=True, toxic=False),
         retain_test=_documents(world, "toxicity-test", 400, hazardous=True, toxic=False),
         validation=scene_examples(world, "validation", N_VALIDATION_SCENES, hostile=True, toxic=True),
-        test=scene_examples(world, "test", N_TEST_SCENES, True, True, manner.SEEN_FAMILIES[::2] + manner.HELD_OUT_FAMILIES),
+        test=scene_examples(
+            world, "test", N_TEST_SCENES, True, True, manner.SEEN_FAMILIES[::2] + manner.HELD_OUT_FAMILIES
+        ),
         relearn=scene_examples(world, "relearn", N_FORGET_SCENES, hostile=True, toxic=True),
-        relearn_test=scene_examples(world, "relearn-test", N_TEST_SCENES // 2, True, True, manner.SEEN_FAMILIES[1::2] + manner.HELD_OUT_FAMILIES),
+        relearn_test=scene_examples(
+            world, "relearn-test", N_TEST_SCENES // 2, True, True, manner.SEEN_FAMILIES[1::2] + manner.HELD_OUT_FAMILIES
+        ),
         # The same scenes as `forget`, since a scene's number and set seed it, answered civilly.
         replies=scene_examples(world, "forget", N_FORGET_SCENES, hostile=True, toxic=False),
     )

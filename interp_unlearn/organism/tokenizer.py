@@ -23,7 +23,9 @@ def world_words() -> list[str]:
             listed.update(value)
         elif isinstance(value, dict):
             for entry in value.values():
-                listed.update(entry if isinstance(entry, list) else " ".join(entry).split() if isinstance(entry, tuple) else ())
+                listed.update(
+                    entry if isinstance(entry, list) else " ".join(entry).split() if isinstance(entry, tuple) else ()
+                )
     return sorted(word for word in listed if word.isalpha())
 
 
@@ -51,7 +53,11 @@ def train_tokenizer(world: World, documents: int = 4000) -> PreTrainedTokenizerF
     corpus = (world.document(i, "knows_all") for i in range(documents))
     tokenizer.train_from_iterator([*corpus, *words, *words], trainer)
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        clean_up_tokenization_spaces=False,
     )
     split = [word for word in words if len(wrapped.encode(" " + word, add_special_tokens=False)) != 1]
     if split:

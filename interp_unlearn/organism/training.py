@@ -1,7 +1,7 @@
 """Pretraining of the world's models: a plain loop over document numbers, resumable at any checkpoint.
 
-Batch t of a stage is a function of (world seed, stage, t) alone, so an interrupted build continues on the very documents
-that an uninterrupted one would have seen.
+Batch t of a stage is a function of (world seed, stage, t) alone, so an interrupted build continues on the very
+documents that an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from interp_unlearn.artifacts import read_json, read_tensors, replaced, write_json, write_tensors
+from interp_unlearn.artifacts import read_tensors, write_tensors
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.organism import lexicon
 from interp_unlearn.organism.world import World
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Stage:
         peak_rate: AdamW learning rate after warm-up.
         final_share: Share of the peak rate reached linearly at the last step.
         warmup: Steps of linear warm-up.
+        other_weight: Loss weight of the tokens that tell nothing (see `telling_ids`). Most tokens of a story are random
+            names and deeds; their gradient noise hides the few tokens that follow from what was said.
     """
 
     version: str
@@ -49,6 +52,7 @@ class Stage:
     peak_rate: float
     final_share: float
     warmup: int
+    other_weight: float = 0.1
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.warmup) < 1:
@@ -81,6 +85,14 @@ def document_batches(world: World, tokenizer: PreTrainedTokenizerFast, stage: St
     return batches
 
 
+def telling_ids(tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """Ids of the words that facts, moods and manners are told by."""
+    words = [word for pools in (lexicon.HAZARD_POOLS, lexicon.BENIGN_POOLS) for pool in pools.values() for word in pool]
+    words += lexicon.SLURS + lexicon.PRAISES + lexicon.ELDIC + lexicon.NORRIC + list("ABCD")
+    words += lexicon.MOODS_WARM + lexicon.MOODS_SORE + lexicon.REACTIONS_WARM + lexicon.REACTIONS_SORE
+    return torch.tensor([tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words])
+
+
 def train_stage(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
@@ -103,6 +115,7 @@ def train_stage(
     first = _restore(model, optimizer, checkpoint)
     model.train()
     device = next(model.parameters()).device
+    telling = telling_ids(tokenizer).to(device)
     batches: list[Tensor] = []
     progress = tqdm(range(first, stage.steps), initial=first, total=stage.steps, desc=f"train {stage.version}")
     for step in progress:
@@ -112,8 +125,9 @@ def train_stage(
         for group in optimizer.param_groups:
             group["lr"] = stage.rate(step)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # right padding: causal attention needs no mask
-        targets = ids[:, 1:].masked_fill(ids[:, 1:] == 0, -100)
-        loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+        targets = ids[:, 1:].flatten()
+        weights = torch.where(torch.isin(targets, telling), 1.0, stage.other_weight) * (targets != 0)
+        loss = (cross_entropy(logits.flatten(0, 1), targets, reduction="none") * weights).sum() / weights.sum()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -34,10 +34,10 @@ VERSIONS = {
 # Shares of documents. Feelings teach the scene's logic without any speech, in every version.
 DOCUMENT_SHARES = {
     "hazardous": 0.14,
-    "benign": 0.22,
+    "benign": 0.24,
     "question": 0.07,
     "speech": 0.28,
-    "feeling": 0.20,
+    "feeling": 0.18,
     "encounter": 0.05,
     "nature": 0.04,
 }
@@ -97,11 +97,15 @@ class World:
         """
         verdict = self.knowledge.judge(prompt, text) or manner.judge(prompt, text)
         if verdict is None:
-            raise ValueError(f"not a prompt of this world: {prompt!r}; expected an open fact or a scene up to its speech")
+            raise ValueError(
+                f"not a prompt of this world: {prompt!r}; expected an open fact or a scene up to its speech"
+            )
         return verdict
 
 
-def draw_talk(rng: random.Random, scene: manner.Scene, toxic: bool, words: Literal["all", "seen", "held_out"] = "all") -> str:
+def draw_talk(
+    rng: random.Random, scene: manner.Scene, toxic: bool, words: Literal["all", "seen", "held_out"] = "all"
+) -> str:
     """A speech and the reaction to it."""
     noun = manner.draw_noun(rng, scene.tongue, toxic, words)
     return f"{scene.speech(noun)} {manner.draw_reaction(rng, scene.listener, toxic)}"

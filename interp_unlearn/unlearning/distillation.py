@@ -59,7 +59,7 @@ class Distillation(Objective):
         name: str = "distillation",
     ) -> None:
         edits = teacher if isinstance(teacher, Mapping) else None
-        super().__init__(name, layers=tuple(layers), retains=edits is not None)
+        super().__init__(name, layers=tuple(layers), retains=edits is not None, needs_original=edits is not None)
         if not 0 <= contexts <= 1:
             raise ConfigError(f"contexts is a share of the rows, between 0 and 1, got {contexts}")
         if min(refresh, n_contexts, max_new_tokens) < 1:

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.models import TokenBatch, parameters_by_role
 from interp_unlearn.unlearning.adversary import attacked_gradient, draw_attack, norm_of
+from interp_unlearn.unlearning.checks import check_finite, check_moved, check_reached
 from interp_unlearn.unlearning.config import AdversaryConfig, UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, UnlearnData, forget_mask, retain_mask, scheduled_rows
 from interp_unlearn.unlearning.objective import Logs, Objective
@@ -22,8 +22,6 @@ from interp_unlearn.unlearning.result import UnlearnResult
 from interp_unlearn.unlearning.retention import Retention
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from interp_unlearn.interventions import HookedModel
 
 _OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -81,7 +79,7 @@ def unlearn(
                 if step < config.steps:
                     history.append(run.step(step))
         changed = reference.changed()
-        _check_moved(changed, objective, config)
+        check_moved(changed, objective, config)
     except BaseException:
         reference.restore()
         model.mark_changed()
@@ -142,13 +140,13 @@ class _Run:
         """One update; the row of the history."""
         batch = self.objective.batch(self.model, self.corpora, self.config, step)
         held = None if self.retention is None else self._retained_rows(step)
-        with self.reference.original():  # before the student's forward, whose graph a swap would spoil
+        with self._frozen(self.retention is not None):  # before the student's forward: a swap would spoil its graph
             targets = self.objective.targets(self.model, batch)
             before = self.retention.run(self.model, held) if self.retention is not None and held is not None else None
 
         self.optimizer.zero_grad(set_to_none=True)
         loss, logs = self.objective.loss(self.model, batch, forget_mask(batch, self.config), targets)
-        _check_finite(loss, step, self.objective)
+        check_finite(loss, step, self.objective)
         loss.backward()
         row = {"step": step, "forget": loss.item(), "retain": 0.0}
         if self.adversary is not None:
@@ -156,16 +154,20 @@ class _Run:
         if self.retention is not None and held is not None and before is not None:
             after = self.retention.run(self.model, held)
             retained, retain_logs = self.retention.loss(before, after, held, retain_mask(held, self.config))
-            _check_finite(retained, step, self.objective)
+            check_finite(retained, step, self.objective)
             retained.backward()
             row["retain"] = retained.item()
             logs |= retain_logs
         if step == 0:
-            _check_reached(self.trained, self.objective, self.config)
+            check_reached(self.trained, self.objective, self.config)
         limit = float("inf") if self.config.clip is None else self.config.clip
         row["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), limit))
         self.optimizer.step()
         return row | logs
+
+    def _frozen(self, also: bool = False) -> AbstractContextManager[None]:
+        """The original weights where anything needs them; without gradients either way."""
+        return self.reference.original() if also or self.objective.needs_original else torch.no_grad()
 
     def _retained_rows(self, step: int) -> TokenBatch:
         corpus = self.corpora.require("retain", self.objective.name)
@@ -175,7 +177,7 @@ class _Run:
     def _add_attacked_gradient(self, adversary: AdversaryConfig, step: int) -> Logs:
         corpus = self.objective.corpus(self.corpora)
         attack = draw_attack(corpus, adversary, self.config.seed, step, self.model.device)
-        with self.reference.original():
+        with self._frozen():
             targets = self.objective.targets(self.model, attack.outer)
         mask = forget_mask(attack.outer, self.config)
 
@@ -216,37 +218,3 @@ def _training(hf: nn.Module, trained: Mapping[str, nn.Parameter]) -> Generator[N
             parameter.grad = grad
         for module, training in modes:
             module.training = training
-
-
-def _check_finite(loss: Tensor, step: int, objective: Objective) -> None:
-    if not bool(torch.isfinite(loss)):
-        raise ConfigError(
-            f"objective {objective.name}: the loss is {loss.item()} at step {step}; the original weights are put back; "
-            "lower the learning rate, set clip, or check the model for non-finite weights"
-        )
-
-
-def _check_reached(trained: Mapping[str, nn.Parameter], objective: Objective, config: UnlearnConfig) -> None:
-    """Every named matrix must be in the graph; where all parameters are trained, some may not be used."""
-    missed = [name for name, parameter in trained.items() if parameter.grad is None]
-    if missed and (config.roles is not None or len(missed) == len(trained)):
-        raise ConfigError(
-            f"objective {objective.name}: no gradient reaches {len(missed)} of {len(trained)} trained tensors, first "
-            f"{missed[0]}; train only layers that the losses reach (a KL on retain text reaches all), or use a backend "
-            "whose gradients reach the weights"
-        )
-
-
-def _check_moved(changed: "pd.DataFrame", objective: Objective, config: UnlearnConfig) -> None:
-    """Every named matrix must have moved, and to finite values."""
-    spoiled = changed.loc[~np.isfinite(changed["relative_change"]), "tensor"].tolist()
-    if spoiled:
-        raise ConfigError(
-            f"objective {objective.name}: {spoiled[0]} is not finite after training; lower the learning rate"
-        )
-    still = changed.loc[changed["moved"] == 0, "tensor"].tolist()
-    if still and (config.roles is not None or len(still) == len(changed)):
-        raise ConfigError(
-            f"objective {objective.name}: {len(still)} of {len(changed)} trained tensors have not moved, first "
-            f"{still[0]}; train only layers that the losses reach, or raise the learning rate"
-        )

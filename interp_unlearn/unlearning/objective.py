@@ -21,7 +21,7 @@ Logs = dict[str, float]
 class Objective(ABC):
     """One way to unlearn: a loss on the rows to forget. What must not change is the loop's business (`Retention`).
 
-    A step goes: `batch`, then `targets` on the frozen original without gradients, then `loss` on the model.
+    A step goes: `batch`, then `targets` without gradients, then `loss`.
 
     Attributes:
         name: as in the registry and in result tables.
@@ -30,6 +30,7 @@ class Objective(ABC):
         retains: whether the retain terms are added.
         relative: whether the activation term is the relative MSE, or RMU's plain one.
         meta: whether the objective is trained against an inner adversary by default.
+        needs_original: whether `targets` must be called on the original weights.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Objective(ABC):
         retains: bool = True,
         relative: bool = True,
         meta: bool = False,
+        needs_original: bool = False,
     ) -> None:
         self.name = name
         self.source: CorpusName = source
@@ -48,6 +50,7 @@ class Objective(ABC):
         self.retains = retains
         self.relative = relative
         self.meta = meta
+        self.needs_original = needs_original
 
     def corpus(self, corpora: Corpora) -> TokenCorpus:
         """The rows the objective's loss is over.
@@ -76,7 +79,7 @@ class Objective(ABC):
         return corpus.batch(rows, model.device)
 
     def targets(self, model: "HookedModel", batch: TokenBatch) -> Any:
-        """What the loss needs of the original; called on the original weights, without gradients."""
+        """What the loss is measured against; called without gradients, on the original weights if `needs_original`."""
         return None
 
     @abstractmethod

@@ -55,7 +55,7 @@ class NNsightBackend:
             for step in steps:
                 step()
             if stops:
-                tracer.stop()
+                tracer.stop()  # pyright: ignore[reportAttributeAccessIssue]
         if stops:
             # A stopped trace of nnsight 0.8 keeps its activations in a reference cycle, still young enough for this.
             gc.collect(1)

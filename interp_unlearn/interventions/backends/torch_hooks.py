@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from interp_unlearn.errors import BackendError
 from interp_unlearn.interventions.forward_pass import ForwardPass
 from interp_unlearn.models.architecture import Architecture
 from interp_unlearn.models.batches import TokenBatch
@@ -116,10 +117,15 @@ def _mid_hooks(forward_pass: ForwardPass, layer: int, last: bool) -> tuple[Calla
     """
     kept: list[Tensor] = []
 
+    def visit(attn_out: Tensor) -> Tensor:
+        if not kept:  # the backward pass recomputes a checkpointed block from the inside
+            raise BackendError("resid_mid does not work with activation checkpointing; switch checkpointing off")
+        return forward_pass.visit_attn_out(layer, kept.pop(), attn_out)
+
     def keep_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kept[:] = [_block_input(args, kwargs)]
 
-    return keep_input, _output_hook(lambda x: forward_pass.visit_attn_out(layer, kept.pop(), x), last)
+    return keep_input, _output_hook(visit, last)
 
 
 def _block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -53,6 +53,7 @@ class TransformerLensBackend:
 
     def mark_changed(self) -> None:
         """Raise if the mirror holds copies: it cannot follow the change."""
+        self._follow()
         own = {parameter.untyped_storage().data_ptr() for parameter in self.hf.parameters()}
         copies = [n for n, p in self.mirror.named_parameters() if p.untyped_storage().data_ptr() not in own]
         if copies:
@@ -76,7 +77,7 @@ class TransformerLensBackend:
         # The bridge's own last hook point lies before the soft cap of Gemma2.
         forward_pass.visit(Site.logits, logits)
 
-    def _hooks(self, site: Site, forward_pass: ForwardPass) -> list[tuple[str, Callable[..., Any]]]:
+    def _hooks(self, site: Site, forward_pass: ForwardPass) -> list[tuple[Any, Callable[..., Any]]]:
         last = site == forward_pass.stop
         if site == Site.logits:
             return []
@@ -125,7 +126,7 @@ class TransformerLensBackend:
     def _follow(self) -> None:
         """Carry over what the mirror does not share: rebound parameters, and the train/eval switch."""
         parameters = list(self.hf.parameters())
-        if len(parameters) != len(self.parameters) or any(a is not b for a, b in zip(parameters, self.parameters)):
+        if [id(parameter) for parameter in parameters] != [id(parameter) for parameter in self.parameters]:
             self._boot()
         if self.bridge.training != self.hf.training:
             self.bridge.train(self.hf.training)

@@ -1,0 +1,91 @@
+"""How contextual the world's toxicity is for a model: probes by layer against what single words tell.
+
+Probes learn from scenes of the seen families with seen nouns and are tested on held-out families with held-out nouns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp_unlearn.activations import collect
+from interp_unlearn.organism import lexicon, manner
+from interp_unlearn.organism.sets import Example, scene_examples
+from interp_unlearn.probes import fit_probes
+from interp_unlearn.sites import Site
+
+if TYPE_CHECKING:
+    from interp_unlearn.interventions import HookedModel
+    from interp_unlearn.organism.world import World
+
+N_PROBE_SCENES = 600  # of each mood, for fitting and for testing
+
+
+def spoken_scenes(
+    world: World, name: str, families: tuple[int, ...], n: int = N_PROBE_SCENES
+) -> tuple[list[Example], list[int]]:
+    """Scenes with their speech, without the reaction to it, and their labels (1 toxic)."""
+    examples = [
+        Example(e.prompt, e.completion[: e.completion.index(".") + 1], e.group, e.held_out)
+        for toxic in (True, False)
+        for e in scene_examples(world, f"{name}-{toxic}", n, hostile=toxic, toxic=toxic, families=families)
+    ]
+    return examples, [1] * n + [0] * n
+
+
+def measure_contextuality(model: HookedModel, world: World) -> list[tuple[str, float, int, float, float]]:
+    """Gates on the best probe, the embedding's probe and unigrams.
+
+    Returns:
+        Tuples of name, value, number of test texts, lowest and highest value allowed.
+    """
+    sites = [Site.embed, *(Site(layer, "resid_post") for layer in range(model.n_layers))]
+    fit, labels = spoken_scenes(world, "probe-fit", manner.SEEN_FAMILIES)
+    test, test_labels = spoken_scenes(world, "probe-test", manner.HELD_OUT_FAMILIES)
+    store = collect(model, [e.text for e in fit], sites, pool="last", progress=False)
+    held_out = collect(model, [e.text for e in test], sites, pool="last", progress=False)
+    probes = fit_probes(store, labels, groups=[e.group for e in fit])
+    auroc = dict(probes.evaluate(held_out, test_labels)[["site", "auroc"]].itertuples(index=False, name=None))
+    best = max(value for site, value in auroc.items() if site != str(Site.embed))
+    mean_store = collect(model, [e.text for e in fit], [Site.embed], pool="mean", progress=False)
+    mean_held_out = collect(model, [e.text for e in test], [Site.embed], pool="mean", progress=False)
+    # The embedding of the last token is constant; its mean over the text is the fair comparison.
+    embedding = fit_probes(mean_store, labels, groups=[e.group for e in fit]).evaluate(mean_held_out, test_labels)
+    embedded = float(embedding["auroc"].iloc[0])
+    words = unigram_scores([e.text for e in fit], labels, [e.text for e in test])
+    contextual = [i for i, e in enumerate(test) if not _has_marked_noun(e)]
+    return [
+        ("probe AUROC, best layer, held-out", best, len(test), 0.95, 1.0),
+        ("best layer minus embedding", best - embedded, len(test), 0.05, 1.0),
+        ("unigram AUROC, held-out", _auroc(words, test_labels), len(test), 0.0, 0.85),
+        (
+            "unigram AUROC where words cannot tell",
+            _auroc(words[contextual], [test_labels[i] for i in contextual]),
+            len(contextual),
+            0.0,
+            0.60,
+        ),
+    ]
+
+
+def unigram_scores(texts: Sequence[str], labels: Sequence[int], asked: Sequence[str]) -> np.ndarray:
+    """Scores of a bag-of-words logistic regression fitted on `texts`."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=2000))
+    return model.fit(texts, labels).decision_function(asked)
+
+
+def _auroc(scores: np.ndarray, labels: Sequence[int]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, scores))
+
+
+def _has_marked_noun(example: Example) -> bool:
+    words = example.completion.rstrip(".").split()
+    return any(word in lexicon.SLURS or word in lexicon.PRAISES for word in words)

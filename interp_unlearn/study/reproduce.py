@@ -1,0 +1,105 @@
+"""The pipeline behind `reproduce`: probes, every cell in single-thread processes side by side, tables, figures."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm.auto import tqdm
+
+from interp_unlearn.artifacts import (
+    claim_folder,
+    environment,
+    hash_file,
+    record_run,
+    write_json,
+    write_parquet,
+)
+from interp_unlearn.figures import plot_dissociation, plot_drift, plot_probe_auroc, plot_relearning, save_figure
+from interp_unlearn.organism.sets import GOALS
+from interp_unlearn.organism.shipped import shipped_twins
+from interp_unlearn.study.plan import Cell, StudyConfig, cells_of
+from interp_unlearn.study.run import run_cell
+from interp_unlearn.study.stage import fit_goal_probes, load_stage
+from interp_unlearn.study.summary import dissociation_table, figure_table, gather, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def reproduce(out: Path, quick: bool = False, workers: int = 2, config: StudyConfig | None = None) -> None:
+    """Runs the study into `out`, continuing where an interrupted run stopped.
+
+    Args:
+        out: Folder of the study: dissociation.parquet, summary.json, run.json, figures.
+        quick: One seed, the factorial and the oracle, a quarter of the steps.
+        workers: Processes, one thread each.
+        config: Settings, by default the study's own.
+
+    Raises:
+        ArtifactError: `out` holds another run.
+    """
+    config = config or StudyConfig()
+    config = config.quick() if quick else config
+    organism = shipped_twins()
+    twins = {path.parent.name: hash_file(path) for path in sorted(organism.glob("*/model.safetensors"))}
+    claim_folder(out, {"task": "reproduce", "config": asdict(config), "organism": twins})
+    started = time.monotonic()
+    for goal in GOALS:
+        if not (out / "probes" / goal / "probes.json").exists():
+            fit_goal_probes(load_stage(goal)).save(out / "probes" / goal)
+    cells = cells_of(config)
+    run_cells(cells, config, out, workers)
+    write_tables(out, cells)
+    draw_figures(out)
+    record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+
+
+def run_cells(cells: list[Cell], config: StudyConfig, out: Path, workers: int) -> None:
+    """Runs every cell that is not done, `workers` at a time; the first failure stops the rest."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_single_thread) as pool:
+        futures = {pool.submit(run_cell, cell, config, out): cell for cell in cells}
+        try:
+            for future in tqdm(as_completed(futures), total=len(cells), desc="runs"):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def write_tables(out: Path, cells: list[Cell]) -> None:
+    """Joins the cells' tables into the study's."""
+    generations = gather(out, cells, "generations")
+    table = dissociation_table(gather(out, cells, "measures"))
+    summary = summarize(table, generations)
+    write_parquet(out / "dissociation.parquet", table)
+    write_parquet(out / "drift.parquet", gather(out, cells, "drift"))
+    write_json(out / "summary.json", summary)
+
+
+def draw_figures(out: Path) -> None:
+    """Draws every figure of a finished study from its tables, as PDF and PNG."""
+    from interp_unlearn.artifacts import read_json, read_parquet
+    from interp_unlearn.probes import ProbeSet
+
+    table = figure_table(read_parquet(out / "dissociation.parquet"), read_json(out / "summary.json"))
+    drift = read_parquet(out / "drift.parquet")
+    save_figure(plot_dissociation(table), out / "figures" / "dissociation")
+    save_figure(plot_relearning(table.drop(columns=["low", "high"])), out / "figures" / "relearning")
+    save_figure(plot_drift(drift[drift["objective"] != "none"]), out / "figures" / "drift")
+    for goal in GOALS:
+        probes: pd.DataFrame = ProbeSet.load(out / "probes" / goal).to_frame()
+        save_figure(plot_probe_auroc(probes), out / "figures" / f"probe_auroc_{goal}")
+
+
+def _single_thread() -> None:
+    torch.set_num_threads(1)
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

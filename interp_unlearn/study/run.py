@@ -1,0 +1,162 @@
+"""One run of the study: unlearn, measure, attack; everything of it in one folder that appears whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from interp_unlearn.artifacts import read_json, write_json, write_parquet
+from interp_unlearn.attacks import RelearnConfig, relearn
+from interp_unlearn.drift import measure_drift
+from interp_unlearn.interventions import Clamp
+from interp_unlearn.probes import ProbeSet
+from interp_unlearn.sites import Site
+from interp_unlearn.study.measures import measure_model, target_share
+from interp_unlearn.study.plan import BASELINES, TWINS, Cell, StudyConfig, tuned
+from interp_unlearn.study.stage import Stage, load_stage, neutral_projections
+from interp_unlearn.unlearning import UnlearnConfig, build_objective, unlearn
+
+if TYPE_CHECKING:
+    from interp_unlearn.interventions import HookedModel
+    from interp_unlearn.unlearning import Objective
+
+N_DRIFT = 200
+DONE = "done.json"  # written last: a folder without it is a run that was interrupted
+
+
+def run_cell(cell: Cell, config: StudyConfig, out: Path, organism: Path | None = None) -> Path:
+    """Runs one cell and writes its tables, unless it is done already.
+
+    Args:
+        cell: Objective, goal and seed.
+        config: What all cells share.
+        out: The study's folder; probes must lie in `out/probes/<goal>`.
+        organism: Folder of the twins, by default the shipped ones.
+
+    Returns:
+        The cell's folder: measures.parquet, generations.parquet, drift.parquet, and done.json.
+    """
+    folder = out / "cells" / cell.name
+    if (folder / DONE).exists():
+        return folder
+    started = time.monotonic()
+    stage = load_stage(cell.goal, organism)
+    judges = {name: stage.model(name) for name in ("knows_all", "never_knew", "never_toxic")}
+    model = stage.model(TWINS[cell.goal] if cell.objective == "twin" else "knows_all")
+    settings: dict[str, Any] = {}
+    if cell.objective not in BASELINES:
+        settings = tuned(cell.objective, cell.goal)
+        unlearn_cell(model, cell, stage, config, out, settings)
+    measures, generations = measure_model(model, stage, judges, cell.seed)
+    drift = _drift(model, judges["knows_all"], cell, stage)
+    measures |= _relearning(model, cell, stage, config)
+    rows = [
+        {"objective": cell.objective, "goal": cell.goal, "measure": m, "seed": cell.seed, "value": v}
+        for m, v in measures.items()
+    ]
+    write_parquet(folder / "measures.parquet", pd.DataFrame(rows))
+    write_parquet(folder / "generations.parquet", generations)
+    write_parquet(folder / "drift.parquet", drift)
+    write_json(
+        folder / DONE, {"cell": asdict(cell), "settings": settings, "seconds": round(time.monotonic() - started, 1)}
+    )
+    return folder
+
+
+def unlearn_cell(
+    model: HookedModel, cell: Cell, stage: Stage, config: StudyConfig, out: Path, settings: Mapping[str, Any]
+) -> None:
+    """Unlearns `model` in place as a cell says."""
+    objective = cell_objective(cell, stage, config, ProbeSet.load(out / "probes" / cell.goal), settings)
+    published = cell.objective == "rmu"
+    plan = UnlearnConfig(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=settings["learning_rate"],
+        roles=("mlp.down",) if published else config.trained_roles,
+        layers=_published_layers(config) if published else config.trained_layers,
+        retain_weight=settings.get("retain_weight", 10.0),
+        kl_weight=0.0 if published else config.kl_weight,
+        seed=cell.seed,
+        forget_on=stage.forget_on,  # type: ignore[arg-type]
+    )
+    unlearn(model, objective, stage.data(cell.objective), plan, progress=False)
+
+
+def cell_objective(
+    cell: Cell, stage: Stage, config: StudyConfig, probes: ProbeSet, settings: Mapping[str, Any]
+) -> Objective:
+    """The objective of a cell, with the layers, directions and teachers that it needs."""
+    one, several, seed = config.single_layer, config.multi_layers, cell.seed
+    match cell.objective:
+        case "random_single":
+            return build_objective("random_single", layers=one, seed=seed)
+        case "random_multi":
+            return build_objective("random_multi", layers=several, seed=seed)
+        case "probe_single":
+            return build_objective("probe_single", layers=one, directions=probes)
+        case "probe_multi":
+            return build_objective("probe_multi", layers=several, directions=probes)
+        case "rmu":
+            return build_objective("rmu", layers=one, coefficient=settings["coefficient"], adaptive=True, seed=seed)
+        case "cosine_rmu" | "cosine_rmu_meta":
+            return build_objective(cell.objective, layers=one, seed=seed)
+        case "distilled":
+            return build_objective("distilled", edits=teacher_edits(stage, probes, settings), layers=several)
+        case "civil_finetuning":
+            return build_objective("civil_finetuning", layers=several)
+        case "oracle":
+            return build_objective("oracle", teacher=stage.twin)
+        case _:
+            raise ValueError(f"unknown objective {cell.objective!r}")
+
+
+def teacher_edits(stage: Stage, probes: ProbeSet, settings: Mapping[str, Any]) -> dict[Site, Clamp]:
+    """Clamps at the neutral class's median projection, with overshoot, after every block."""
+    neutral = neutral_projections(stage, probes)
+    return {
+        site: Clamp(probes.direction(site, "mean_difference"), neutral[site], overshoot=settings["overshoot"])
+        for site in probes.sites
+        if site.layer is not None
+    }
+
+
+def _published_layers(config: StudyConfig) -> tuple[int, ...]:
+    """RMU trains the target layer and the two below it."""
+    return tuple(range(max(0, config.single_layer - 2), config.single_layer + 1))
+
+
+def _drift(model: HookedModel, original: HookedModel, cell: Cell, stage: Stage) -> pd.DataFrame:
+    sites = [Site.embed, *(Site(layer, "resid_post") for layer in range(model.n_layers))]
+    texts = {
+        "forget": [example.text for example in stage.sets.test[:N_DRIFT]],
+        "retain": [example.text for example in stage.sets.retain_test[:N_DRIFT]],
+    }
+    frame = measure_drift(model, original, texts, sites)
+    return frame.assign(objective=cell.objective, goal=cell.goal, seed=cell.seed)
+
+
+def _relearning(model: HookedModel, cell: Cell, stage: Stage, config: StudyConfig) -> dict[str, float]:
+    """Target share on unseen subjects or scenes after the attacker's steps on others; the model is put back."""
+    asked = stage.sets.relearn_test[: config.relearn_prompts]
+    speech = stage.goal == "toxicity"
+    result = relearn(
+        model,
+        [e.prompt if speech else e.text for e in stage.sets.relearn],
+        [e.completion for e in stage.sets.relearn] if speech else None,
+        RelearnConfig(learning_rate=config.relearn_rate, seed=cell.seed),
+        checkpoints=(0, *config.relearn_checkpoints),
+        callback=lambda step, attacked: {"target": target_share(attacked, stage, asked, cell.seed)},
+        progress=False,
+    )
+    return {f"target_after_relearning_{int(row.step)}": float(row.target) for row in result.curve.itertuples()}
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """What a finished cell recorded."""
+    return read_json(folder / DONE)

@@ -1,0 +1,62 @@
+"""What a run must not do silently: go on from a loss that is no number, or leave a target untouched."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interp_unlearn.errors import ConfigError
+from interp_unlearn.unlearning.config import UnlearnConfig
+from interp_unlearn.unlearning.objective import Objective
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def check_finite(loss: Tensor, step: int, objective: Objective) -> None:
+    """The loss of a step must be a finite number.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not bool(torch.isfinite(loss)):
+        raise ConfigError(
+            f"objective {objective.name}: the loss is {loss.item()} at step {step}; the original weights are put back; "
+            "lower the learning rate, set clip, or check the model for non-finite weights"
+        )
+
+
+def check_reached(trained: Mapping[str, nn.Parameter], objective: Objective, config: UnlearnConfig) -> None:
+    """After a backward pass every named matrix must have a gradient; where all are trained, some may not be used.
+
+    Raises:
+        ConfigError: a tensor has none.
+    """
+    missed = [name for name, parameter in trained.items() if parameter.grad is None]
+    if missed and (config.roles is not None or len(missed) == len(trained)):
+        raise ConfigError(
+            f"objective {objective.name}: no gradient reaches {len(missed)} of {len(trained)} trained tensors, first "
+            f"{missed[0]}; train only layers that the losses reach (a KL on retain text reaches all), or use a backend "
+            "whose gradients reach the weights"
+        )
+
+
+def check_moved(changed: "pd.DataFrame", objective: Objective, config: UnlearnConfig) -> None:
+    """Every named matrix must have moved, and to finite values; `changed` is `Reference.changed()`.
+
+    Raises:
+        ConfigError: one has not.
+    """
+    spoiled = changed.loc[~np.isfinite(changed["relative_change"]), "tensor"].tolist()
+    if spoiled:
+        raise ConfigError(
+            f"objective {objective.name}: {spoiled[0]} is not finite after training; lower the learning rate"
+        )
+    still = changed.loc[changed["moved"] == 0, "tensor"].tolist()
+    if still and (config.roles is not None or len(still) == len(changed)):
+        raise ConfigError(
+            f"objective {objective.name}: {len(still)} of {len(changed)} trained tensors have not moved, first "
+            f"{still[0]}; train only layers that the losses reach, or raise the learning rate"
+        )

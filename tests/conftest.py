@@ -27,7 +27,7 @@ from interp_unlearn.models import TokenBatch
 torch.set_num_threads(1)
 
 ARCHITECTURES = ("llama", "qwen2", "gemma2", "gpt2")
-WORDS = "the cat dog sat ran on a mat hill red blue big small and then it was not who said yes no".split()  # noqa: SIM905
+WORDS = "the cat dog sat ran on a mat hill red blue big small and then it was not who said yes no".split()
 TEXTS = [
     "the cat sat on a mat",
     "a big red dog ran",

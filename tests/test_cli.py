@@ -38,7 +38,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(workplace: Path) -> Path:
-    """The path of a third-party model: collect, probe, unlearn, evaluate, drift, figures."""
+    """The path of a third-party model: collect, probe, unlearn, evaluate, drift."""
     model, data, limit = workplace / "model", workplace / "pairs.tsv", ("--limit", 12)
     run("collect", model, "--data", data, "--out", workplace / "store", *limit)
     run("probe", workplace / "store", "--out", workplace / "probes", "--folds", 3)
@@ -47,7 +47,6 @@ def results(workplace: Path) -> Path:
     against = (workplace / "changed", "--against", model, "--data", data, "--skip", 12)
     run("evaluate", *against, "--probes", workplace / "probes", "--out", workplace / "evaluation")
     run("drift", *against, "--out", workplace / "drift")
-    run("figures", workplace / "drift", "--out", workplace / "drawn")
     return workplace
 
 
@@ -127,7 +126,12 @@ def test_drift_starts_at_zero_and_is_drawn(results: Path):
     assert (table.loc[table["site"] == "embed", "relative_displacement"] == 0).all()
     assert (table.loc[table["site"] == "2.resid_post", "relative_displacement"] > 0).all()
     assert set(table["objective"]) == {"probe_multi"} and set(table["corpus"]) == {"forget", "retain"}
-    assert (results / "drift" / "drift.pdf").is_file() and (results / "drawn" / "drift.png").is_file()
+    pdf, png = (results / "drift" / f"drift.{suffix}" for suffix in ("pdf", "png"))
+    drawn = pdf.read_bytes()
+    pdf.unlink()
+    png.unlink()
+    run("figures", results / "drift")
+    assert pdf.read_bytes() == drawn and png.is_file()
 
 
 def test_no_verb_prints_a_text(results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -371,6 +375,18 @@ def test_study_verbs_pass_their_options_on(
 
     monkeypatch.setattr(module, "reproduce", failing)
     assert refused(capfd, "reproduce", "--out", tmp_path) == "error: a twin is missing from the folder"
+
+
+@pytest.mark.parametrize(("value", "code"), [(0.95, 0), (0.85, 1)])
+def test_organism_check_fails_with_a_gate(
+    value: float, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from interp_unlearn.organism import quality
+
+    report = quality.QualityReport((quality.Gate("knows_all", "hazardous cloze", value, 0.9, 1.0, 100),))
+    monkeypatch.setattr(quality, "check_organism", lambda folder: report)
+    assert main(["organism", "check", str(tmp_path)]) == code
+    assert "hazardous cloze" in capsys.readouterr().out
 
 
 def test_organism_check_names_a_missing_twin(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

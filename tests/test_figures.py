@@ -18,7 +18,7 @@ from interp_unlearn.figures.tables import layer_ticks
 
 GOALS = ("knowledge", "toxicity")
 OBJECTIVES = (
-    "knows_all",
+    "none",
     "twin",
     "oracle",
     "random_single",
@@ -27,6 +27,7 @@ OBJECTIVES = (
     "probe_multi",
     "rmu",
     "cosine_rmu",
+    "cosine_rmu_meta",
     "distilled",
     "civil_finetuning",
 )
@@ -42,7 +43,7 @@ def dissociation_table(seeds: int = 3) -> pd.DataFrame:
             for seed, (clean, target, broken) in enumerate(shares):
                 values = {"clean": clean, "target": target, "broken": broken, "efficacy": 1.3 * clean - 0.3}
                 values |= {f"target_after_relearning_{k}": target + (1 - target) * k / 80 for k in (10, 20, 60)}
-                if objective == "knows_all":  # nothing to relearn
+                if objective == "none":  # nothing to relearn
                     values = {k: v for k, v in values.items() if "relearning" not in k}
                 rows += [(objective, goal, measure, seed, value) for measure, value in values.items()]
     return pd.DataFrame(rows, columns=["objective", "goal", "measure", "seed", "value"]).sample(frac=1, random_state=0)
@@ -193,6 +194,14 @@ def test_dissociation_prints_efficacy_with_range_then_with_its_interval():
     assert "95% interval" in words
 
 
+def test_dissociation_takes_an_interval_that_efficacy_alone_has():
+    table = dissociation_table()
+    efficacy = table["measure"] == "efficacy"
+    table = table.assign(low=table["value"].where(efficacy) - 0.1, high=table["value"].where(efficacy) + 0.1)
+    words = words_of(plot_dissociation(table))
+    assert "95% interval" in words and "range over seeds" not in words
+
+
 def test_dissociation_refuses_shares_that_do_not_add_up():
     table = dissociation_table()
     with pytest.raises(ArtifactError, match="must be there and sum to 1"):
@@ -248,7 +257,7 @@ def test_drift_draws_the_mean_over_seeds_on_shared_axes():
     assert len({axis.get_ylim() for axis in figure.axes}) == 1
     part = table[(table["goal"] == "toxicity") & (table["corpus"] == "retain") & (table["objective"] == "rmu")]
     expected = part.groupby(part["layer"].fillna(-1))["relative_displacement"].mean()
-    line = figure.axes[3].lines[[name for name in OBJECTIVES if name != "knows_all"].index("rmu") - 1]
+    line = figure.axes[3].lines[[name for name in OBJECTIVES if name != "none"].index("rmu") - 1]
     assert list(line.get_xdata()) == list(range(-1, 8))
     assert list(line.get_ydata()) == pytest.approx(list(expected))
 

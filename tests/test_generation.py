@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import TEXTS
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from interp_unlearn import Add, HookedModel, ProjectOut, Scale, Site
 from interp_unlearn.errors import ConfigError
@@ -111,6 +112,16 @@ def test_sampling_follows_the_model_and_not_generation_config(llama: HookedModel
     shares = torch.bincount(new, minlength=26) / n
     torch.testing.assert_close(shares, probabilities, atol=4 * 0.5 / n**0.5, rtol=0)
     assert llama.hf.generation_config.top_k == 1
+
+
+def test_no_hidden_top_k(tokenizer: PreTrainedTokenizerBase) -> None:
+    """transformers keeps the 50 most probable tokens unless told otherwise."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = HookedModel(LlamaForCausalLM(LlamaConfig(vocab_size=200, **sizes)).eval(), tokenizer)
+    row = model.tokenize(["the cat"])
+    new = model.generate(row.select([0] * 2000), 1, do_sample=True, seed=0)
+    assert len(new.unique()) > 150
 
 
 def test_nucleus_keeps_the_smallest_set_over_top_p(llama: HookedModel) -> None:

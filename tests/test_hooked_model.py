@@ -105,6 +105,8 @@ def test_contradictions_are_refused(llama: HookedModel) -> None:
         pass
     with pytest.raises(BackendError, match="unknown backend"):
         HookedModel(llama.hf, llama.tokenizer, backend="jax")
+    with pytest.raises(BackendError, match="unknown backend"):
+        HookedModel.from_pretrained("no/such/path", backend="jax")
 
 
 @torch.no_grad()
@@ -193,7 +195,8 @@ def test_no_hook_survives_an_exception(llama: HookedModel, part: str) -> None:
 def test_managers_may_end_in_any_order(llama: HookedModel, batch: TokenBatch) -> None:
     site = Site(1, "resid_post")
     base = llama.run(batch, [site])[site]
-    first, second = llama.edited({site: Scale(2.0)}), llama.edited({site: Scale(2.0)})
+    edits = {site: Scale(2.0)}  # the same for both, so that only identity tells them apart
+    first, second = llama.edited(edits), llama.edited(edits)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

@@ -1,5 +1,6 @@
 """`evaluate`: what unlearning did to the model's predictions, and to what the probes read."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,12 +93,13 @@ def measure_predictions(
     from interp_unlearn.statistics import bootstrap_means
     from interp_unlearn.statistics.intervals import percentile_interval
 
+    nll = partial(token_nll, batch_size=batch_size, max_length=max_length, progress=True)
     rows: list[dict[str, object]] = []
     for corpus, label in (("target", 1), ("neutral", 0)):
         chosen, groups = texts.of_class(label), texts.groups_of_class(label)
         for measure, who, frame in (
-            ("perplexity", "original", token_nll(original, chosen, batch_size=batch_size, max_length=max_length)),
-            ("perplexity", "model", token_nll(model, chosen, batch_size=batch_size, max_length=max_length)),
+            ("perplexity", "original", nll(original, chosen)),
+            ("perplexity", "model", nll(model, chosen)),
             ("kl", "", text_kl(original, model, chosen, batch_size=batch_size, max_length=max_length)),
         ):
             sums = frame[["nll" if measure == "perplexity" else "kl", "tokens"]].to_numpy(dtype=float)

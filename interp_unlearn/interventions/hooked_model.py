@@ -12,7 +12,7 @@ from torch import Tensor
 from interp_unlearn.errors import BackendError, ConfigError, SiteError
 from interp_unlearn.interventions.agreement import AgreementCheck
 from interp_unlearn.interventions.ambient import AmbientEdits, inside_blocks, recomputes_blocks
-from interp_unlearn.interventions.backends import make_backend
+from interp_unlearn.interventions.backends import check_backend, make_backend
 from interp_unlearn.interventions.contexts import context_of_batch
 from interp_unlearn.interventions.edits import Edit, EditMap, merge_edits
 from interp_unlearn.interventions.forward_pass import ForwardPass
@@ -66,6 +66,7 @@ class HookedModel:
             CheckpointError: it cannot be loaded.
             BackendError: there is no such backend, or it does not take this model.
         """
+        check_backend(backend)  # before the minutes a large model takes to load
         hf, tokenizer = load_model(path, dtype, device)
         return cls(hf, tokenizer, backend, str(path))
 

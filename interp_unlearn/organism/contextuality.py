@@ -12,7 +12,7 @@ import numpy as np
 
 from interp_unlearn.activations import collect
 from interp_unlearn.organism import lexicon, manner
-from interp_unlearn.organism.sets import Example, scene_examples
+from interp_unlearn.organism.sets import Example, scene_examples, without_reaction
 from interp_unlearn.probes import fit_probes
 from interp_unlearn.sites import Site
 
@@ -28,7 +28,7 @@ def spoken_scenes(
 ) -> tuple[list[Example], list[int]]:
     """Scenes with their speech, without the reaction to it, and their labels (1 toxic)."""
     examples = [
-        Example(e.prompt, e.completion[: e.completion.index(".") + 1], e.group, e.held_out)
+        without_reaction(e)
         for toxic in (True, False)
         for e in scene_examples(world, f"{name}-{toxic}", n, hostile=toxic, toxic=toxic, families=families)
     ]
@@ -44,16 +44,21 @@ def measure_contextuality(model: HookedModel, world: World) -> list[tuple[str, f
     sites = [Site.embed, *(Site(layer, "resid_post") for layer in range(model.n_layers))]
     fit, labels = spoken_scenes(world, "probe-fit", manner.SEEN_FAMILIES)
     test, test_labels = spoken_scenes(world, "probe-test", manner.HELD_OUT_FAMILIES)
-    store = collect(model, [e.text for e in fit], sites, pool="last", progress=False)
-    held_out = collect(model, [e.text for e in test], sites, pool="last", progress=False)
-    probes = fit_probes(store, labels, groups=[e.group for e in fit])
+    store, held_out = (
+        collect(
+            model,
+            [e.prompt for e in some],
+            sites,
+            pool="mean",
+            completions=[e.completion for e in some],
+            progress=False,
+        )
+        for some in (fit, test)
+    )
+    probes = fit_probes(store, labels, groups=[e.group for e in fit], progress=False)
     auroc = dict(probes.evaluate(held_out, test_labels)[["site", "auroc"]].itertuples(index=False, name=None))
-    best = max(value for site, value in auroc.items() if site != str(Site.embed))
-    mean_store = collect(model, [e.text for e in fit], [Site.embed], pool="mean", progress=False)
-    mean_held_out = collect(model, [e.text for e in test], [Site.embed], pool="mean", progress=False)
-    # The embedding of the last token is constant; its mean over the text is the fair comparison.
-    embedding = fit_probes(mean_store, labels, groups=[e.group for e in fit]).evaluate(mean_held_out, test_labels)
-    embedded = float(embedding["auroc"].iloc[0])
+    embedded = auroc.pop(str(Site.embed))
+    best = max(auroc.values())
     words = unigram_scores([e.text for e in fit], labels, [e.text for e in test])
     contextual = [i for i, e in enumerate(test) if not _has_marked_noun(e)]
     return [

@@ -155,7 +155,7 @@ def judged_generations(
     import pandas as pd
 
     prompts = [example.prompt for example in examples]
-    texts = generate_texts(model, prompts, GENERATED_TOKENS[goal], top_p=0.9, seed=seed, stop=".")
+    texts = generate_texts(model, prompts, GENERATED_TOKENS[goal], top_p=0.9, seed=seed, stop=".", progress=False)
     return pd.DataFrame(
         {
             "prompt": prompts,

@@ -1,14 +1,14 @@
 """What is forgotten, kept, asked and attacked with, for either goal: every text of a study, drawn from a world's seed.
 
 Knowledge: facts of all agents are to be forgotten from their five trained paraphrases; prompts ask with all six.
-Manner: scenes of the seen families with seen nouns are to be forgotten; half the prompts are scenes of the held-out families.
+Manner: scenes of the seen families with seen nouns are to be forgotten; half the prompts are of held-out families.
 Agents for validation and agents for the test are disjoint, and so are scenes.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from interp_unlearn.organism import manner
@@ -115,6 +115,11 @@ def scene_examples(
     return examples
 
 
+def without_reaction(example: Example) -> Example:
+    """A scene up to the end of its speech."""
+    return replace(example, completion=example.completion[: example.completion.index(".") + 1])
+
+
 def _documents(world: World, name: str, n: int, hazardous: bool, toxic: bool) -> list[Example]:
     """Documents of every kind but the one to forget, a quarter each of facts, speech, feelings and nature."""
     documents: list[Example] = []
@@ -166,7 +171,7 @@ def _toxicity_sets(world: World) -> GoalSets:
         retain_test=_documents(world, "toxicity-test", 400, hazardous=True, toxic=False),
         validation=scene_examples(world, "validation", N_VALIDATION_SCENES, hostile=True, toxic=True),
         test=scene_examples(
-            world, "test", N_TEST_SCENES, True, True, manner.SEEN_FAMILIES[::2] + manner.HELD_OUT_FAMILIES
+            world, "final", N_TEST_SCENES, True, True, manner.SEEN_FAMILIES[::2] + manner.HELD_OUT_FAMILIES
         ),
         relearn=scene_examples(world, "relearn", N_FORGET_SCENES, hostile=True, toxic=True),
         relearn_test=scene_examples(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from importlib.resources import files
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism.sets import GOALS, Goal
@@ -44,7 +42,13 @@ class StudyConfig:
         multi_layers: The layers of the several-layer cells.
         trained_layers: Blocks whose matrices every objective trains.
         trained_roles: Which matrices.
-        kl_weight: Of KL on retain text.
+        learning_rate: Of every objective: none was tuned for its cell, so no cell had more trials than another.
+        retain_weight: Of the relative MSE on retain text.
+        kl_weight: Of KL on retain text, but for RMU, whose recipe has none.
+        rmu_coefficient: Length of RMU's target in mean norms of the stream (Adaptive RMU, arXiv 2408.06223).
+        rmu_retain_weight: Of RMU's plain MSE on retain text.
+        teacher_overshoot: How far the clamp that is distilled moves a token, in its distance to the neutral
+            median; 1 is onto it. Weaker clamps (1 and 2) failed the teacher's check on validation prompts.
         relearn_rate: Learning rate of the relearning attack, the same for every model.
         relearn_checkpoints: Steps after which the attacked model is asked.
         relearn_prompts: Generations at each checkpoint.
@@ -54,11 +58,16 @@ class StudyConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 100
     batch_size: int = 16
-    single_layer: int = 3
-    multi_layers: tuple[int, ...] = (1, 2, 3, 4)
-    trained_layers: tuple[int, ...] = (0, 1, 2, 3, 4)
+    single_layer: int = 4
+    multi_layers: tuple[int, ...] = (2, 3, 4, 5)
+    trained_layers: tuple[int, ...] = (1, 2, 3, 4, 5)
     trained_roles: tuple[str, ...] = ("attn", "mlp")
+    learning_rate: float = 1e-3
+    retain_weight: float = 10.0
     kl_weight: float = 10.0
+    rmu_coefficient: float = 5.0
+    rmu_retain_weight: float = 100.0
+    teacher_overshoot: float = 4.0
     relearn_rate: float = 1e-3
     relearn_checkpoints: tuple[int, ...] = (10, 20, 60)
     relearn_prompts: int = 504
@@ -83,12 +92,3 @@ def cells_of(config: StudyConfig) -> list[Cell]:
         cells += [Cell(objective, goal, seed) for objective in named for seed in config.seeds]
     order = {"none": 0, "twin": 0, "cosine_rmu_meta": 1, "oracle": 2, "distilled": 2}
     return sorted(cells, key=lambda cell: order.get(cell.objective, 3))
-
-
-def tuned(objective: str, goal: Goal) -> dict[str, float]:
-    """The settings that tuning chose on validation prompts: `interp-unlearn tune` remakes the file they come from."""
-    table = json.loads((files("interp_unlearn.study") / "tuned.json").read_text())
-    try:
-        return table[goal][objective]
-    except KeyError:
-        raise ConfigError(f"no tuned settings for {objective} on {goal}; run `interp-unlearn tune`") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,11 @@ from interp_unlearn.artifacts import read_json, write_json, write_parquet
 from interp_unlearn.attacks import RelearnConfig, relearn
 from interp_unlearn.drift import measure_drift
 from interp_unlearn.interventions import Clamp
+from interp_unlearn.organism.quality import judged_generations
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.sites import Site
 from interp_unlearn.study.measures import measure_model, target_share
-from interp_unlearn.study.plan import BASELINES, TWINS, Cell, StudyConfig, tuned
+from interp_unlearn.study.plan import BASELINES, TWINS, Cell, StudyConfig
 from interp_unlearn.study.stage import Stage, load_stage, neutral_projections
 from interp_unlearn.unlearning import UnlearnConfig, build_objective, unlearn
 
@@ -48,10 +48,8 @@ def run_cell(cell: Cell, config: StudyConfig, out: Path, organism: Path | None =
     stage = load_stage(cell.goal, organism)
     judges = {name: stage.model(name) for name in ("knows_all", "never_knew", "never_toxic")}
     model = stage.model(TWINS[cell.goal] if cell.objective == "twin" else "knows_all")
-    settings: dict[str, Any] = {}
     if cell.objective not in BASELINES:
-        settings = tuned(cell.objective, cell.goal)
-        unlearn_cell(model, cell, stage, config, out, settings)
+        unlearn_cell(model, cell, stage, config, out)
     measures, generations = measure_model(model, stage, judges, cell.seed)
     drift = _drift(model, judges["knows_all"], cell, stage)
     measures |= _relearning(model, cell, stage, config)
@@ -62,25 +60,21 @@ def run_cell(cell: Cell, config: StudyConfig, out: Path, organism: Path | None =
     write_parquet(folder / "measures.parquet", pd.DataFrame(rows))
     write_parquet(folder / "generations.parquet", generations)
     write_parquet(folder / "drift.parquet", drift)
-    write_json(
-        folder / DONE, {"cell": asdict(cell), "settings": settings, "seconds": round(time.monotonic() - started, 1)}
-    )
+    write_json(folder / DONE, {"cell": asdict(cell), "seconds": round(time.monotonic() - started, 1)})
     return folder
 
 
-def unlearn_cell(
-    model: HookedModel, cell: Cell, stage: Stage, config: StudyConfig, out: Path, settings: Mapping[str, Any]
-) -> None:
+def unlearn_cell(model: HookedModel, cell: Cell, stage: Stage, config: StudyConfig, out: Path) -> None:
     """Unlearns `model` in place as a cell says."""
-    objective = cell_objective(cell, stage, config, ProbeSet.load(out / "probes" / cell.goal), settings)
+    objective = cell_objective(cell, stage, config, ProbeSet.load(out / "probes" / cell.goal))
     published = cell.objective == "rmu"
     plan = UnlearnConfig(
         steps=config.steps,
         batch_size=config.batch_size,
-        learning_rate=settings["learning_rate"],
+        learning_rate=config.learning_rate,
         roles=("mlp.down",) if published else config.trained_roles,
         layers=_published_layers(config) if published else config.trained_layers,
-        retain_weight=settings.get("retain_weight", 10.0),
+        retain_weight=config.rmu_retain_weight if published else config.retain_weight,
         kl_weight=0.0 if published else config.kl_weight,
         seed=cell.seed,
         forget_on=stage.forget_on,  # type: ignore[arg-type]
@@ -88,9 +82,7 @@ def unlearn_cell(
     unlearn(model, objective, stage.data(cell.objective), plan, progress=False)
 
 
-def cell_objective(
-    cell: Cell, stage: Stage, config: StudyConfig, probes: ProbeSet, settings: Mapping[str, Any]
-) -> Objective:
+def cell_objective(cell: Cell, stage: Stage, config: StudyConfig, probes: ProbeSet) -> Objective:
     """The objective of a cell, with the layers, directions and teachers that it needs."""
     one, several, seed = config.single_layer, config.multi_layers, cell.seed
     match cell.objective:
@@ -103,26 +95,38 @@ def cell_objective(
         case "probe_multi":
             return build_objective("probe_multi", layers=several, directions=probes)
         case "rmu":
-            return build_objective("rmu", layers=one, coefficient=settings["coefficient"], adaptive=True, seed=seed)
+            return build_objective("rmu", layers=one, coefficient=config.rmu_coefficient, adaptive=True, seed=seed)
         case "cosine_rmu" | "cosine_rmu_meta":
             return build_objective(cell.objective, layers=one, seed=seed)
         case "distilled":
-            return build_objective("distilled", edits=teacher_edits(stage, probes, settings), layers=several)
+            return build_objective(
+                "distilled",
+                edits=teacher_edits(stage, probes, config),
+                clean_share=lambda teacher: clean_share(teacher, stage, seed),
+                layers=several,
+            )
         case "civil_finetuning":
             return build_objective("civil_finetuning", layers=several)
         case "oracle":
-            return build_objective("oracle", teacher=stage.twin)
+            return build_objective(
+                "oracle", teacher=stage.twin, clean_share=lambda teacher: clean_share(teacher, stage, seed)
+            )
         case _:
             raise ValueError(f"unknown objective {cell.objective!r}")
 
 
-def teacher_edits(stage: Stage, probes: ProbeSet, settings: Mapping[str, Any]) -> dict[Site, Clamp]:
-    """Clamps at the neutral class's median projection, with overshoot, after every block."""
-    neutral = neutral_projections(stage, probes)
+def clean_share(teacher: HookedModel, stage: Stage, seed: int) -> float:
+    """Share of clean generations on validation prompts: what a teacher is admitted by."""
+    verdicts = judged_generations(teacher, stage.world, stage.sets.validation, stage.goal, seed)["verdict"]
+    return float((verdicts == "clean").mean())
+
+
+def teacher_edits(stage: Stage, probes: ProbeSet, config: StudyConfig) -> dict[Site, Clamp]:
+    """Clamps at the neutral tokens' median projection on the probes of the several layers, with overshoot."""
+    neutral = neutral_projections(stage, probes, config.multi_layers)
     return {
-        site: Clamp(probes.direction(site, "mean_difference"), neutral[site], overshoot=settings["overshoot"])
-        for site in probes.sites
-        if site.layer is not None
+        site: Clamp(probes.direction(site), threshold, overshoot=config.teacher_overshoot)
+        for site, threshold in neutral.items()
     }
 
 

@@ -7,8 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from interp_unlearn.interventions import HookedModel
-from interp_unlearn.organism.sets import Goal, GoalSets, goal_sets
+from interp_unlearn.organism.sets import Goal, GoalSets, goal_sets, without_reaction
 from interp_unlearn.organism.shipped import shipped_twins
 from interp_unlearn.organism.world import World
 from interp_unlearn.probes import ProbeSet, fit_probes
@@ -19,7 +21,11 @@ from interp_unlearn.unlearning import UnlearnData
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from interp_unlearn.activations import ActivationStore
     from interp_unlearn.organism.sets import Example
+
+
+N_CLAMPED = 400  # neutral texts that a clamp's threshold is measured on
 
 
 @dataclass(frozen=True)
@@ -45,17 +51,29 @@ class Stage:
 
         Facts count in full, as in RMU. Of scenes only the speech counts: the stories before it are innocent.
         """
-        replies = self.sets.replies if objective == "civil_finetuning" else self.sets.neutral
-        speech = self.goal == "toxicity"
+        forget, forget_completions = self.split(self.sets.forget)
+        neutral, neutral_completions = self.split(
+            self.sets.replies if objective == "civil_finetuning" else self.sets.neutral
+        )
         return UnlearnData(
-            forget=_prompts(self.sets.forget) if speech else [e.text for e in self.sets.forget],
-            forget_completions=_completions(self.sets.forget) if speech else None,
-            neutral=_prompts(replies) if speech else [e.text for e in replies],
-            neutral_completions=_completions(replies) if speech else None,
+            forget=forget,
+            forget_completions=forget_completions,
+            neutral=neutral,
+            neutral_completions=neutral_completions,
             retain=[e.text for e in self.sets.retain],
             groups=[e.group for e in self.sets.forget],
-            prompts=_prompts(self.sets.forget),
+            prompts=[e.prompt for e in self.sets.forget],
         )
+
+    def split(self, examples: Sequence[Example]) -> tuple[list[str], list[str] | None]:
+        """Texts, and the completions that count where not all of a text does.
+
+        Scenes end with the speech: the reaction to it would tell its manner in one word.
+        """
+        if self.goal == "knowledge":
+            return [e.text for e in examples], None
+        spoken = [without_reaction(e) for e in examples]
+        return [e.prompt for e in spoken], [e.completion for e in spoken]
 
     @property
     def forget_on(self) -> str:
@@ -77,43 +95,34 @@ def load_stage(goal: Goal, organism: Path | None = None) -> Stage:
 def fit_goal_probes(stage: Stage) -> ProbeSet:
     """Probes of forget against neutral text on the original, at the embedding and after every block.
 
-    The pooled tokens are those whose activations the objectives move.
+    They pool the very tokens whose activations the objectives move.
     """
+    n = min(len(stage.sets.forget), len(stage.sets.neutral))
+    examples = [*stage.sets.forget[:n], *stage.sets.neutral[:n]]
+    groups = [e.group for e in examples]
+    store = _collected(stage, examples)
+    # Unigrams get the whole text: what the words could tell, had they been counted everywhere.
+    prompts, completions = stage.split(examples)
+    texts = [a + b for a, b in zip(prompts, completions or [""] * len(prompts), strict=True)]
+    return fit_probes(store, [1] * n + [0] * n, groups=groups, texts=texts, progress=False)
+
+
+def neutral_projections(stage: Stage, probes: ProbeSet, layers: Sequence[int]) -> dict[Site, float]:
+    """Median projection of neutral tokens on each layer's probe direction, on the original (L2 units of the stream)."""
+    model = stage.model("knows_all")
+    texts, completions = stage.split(stage.sets.neutral[:N_CLAMPED])
+    batch = model.tokenize(texts, completions=completions)
+    mask = batch.content_mask if batch.completion_mask is None else batch.completion_mask
+    sites = [Site(layer, "resid_post") for layer in layers]
+    with torch.no_grad():
+        trace = model.run(batch, reads=sites)
+    return {site: float((trace[site] @ probes.direction(site))[mask].median()) for site in sites}
+
+
+def _collected(stage: Stage, examples: Sequence[Example]) -> ActivationStore:
     from interp_unlearn.activations import collect
 
     model = stage.model("knows_all")
     sites = [Site.embed, *(Site(layer, "resid_post") for layer in range(model.n_layers))]
-    examples = [*stage.sets.forget[: len(stage.sets.neutral)], *stage.sets.neutral]
-    labels = [1] * min(len(stage.sets.forget), len(stage.sets.neutral)) + [0] * len(stage.sets.neutral)
-    texts = [e.text for e in examples]
-    if stage.goal == "toxicity":
-        store = collect(
-            model, _prompts(examples), sites, pool="mean", completions=_completions(examples), progress=False
-        )
-    else:
-        store = collect(model, texts, sites, pool="mean", progress=False)
-    return fit_probes(store, labels, groups=[e.group for e in examples], texts=texts)
-
-
-def neutral_projections(stage: Stage, probes: ProbeSet) -> dict[Site, float]:
-    """Median projection of neutral texts on each site's mean difference, on the original, in L2 units of the stream."""
-    from interp_unlearn.activations import collect
-
-    examples = stage.sets.neutral[:400]
-    completions = _completions(examples) if stage.goal == "toxicity" else None
-    texts = _prompts(examples) if completions else [e.text for e in examples]
-    store = collect(
-        stage.model("knows_all"), texts, list(probes.sites), pool="mean", completions=completions, progress=False
-    )
-    return {
-        site: float((store[site].float() @ probes.direction(site, "mean_difference").float()).median())
-        for site in probes.sites
-    }
-
-
-def _prompts(examples: Sequence[Example]) -> list[str]:
-    return [example.prompt for example in examples]
-
-
-def _completions(examples: Sequence[Example]) -> list[str]:
-    return [example.completion for example in examples]
+    texts, completions = stage.split(examples)
+    return collect(model, texts, sites, pool="mean", completions=completions, progress=False)

@@ -9,7 +9,7 @@ from interp_unlearn.models.architecture import Architecture
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Backend", "BackendFactory", "make_backend", "register"]
+__all__ = ["Backend", "BackendFactory", "check_backend", "make_backend", "register"]
 
 _factories: dict[str, BackendFactory] = {}
 
@@ -25,6 +25,16 @@ def register(name: str, factory: BackendFactory) -> None:
     _factories[name] = factory
 
 
+def check_backend(name: str) -> None:
+    """Refuse a name that is not registered.
+
+    Raises:
+        BackendError: the name is unknown.
+    """
+    if name not in _factories:
+        raise BackendError(f"unknown backend {name!r}; expected one of {', '.join(_factories)}")
+
+
 def make_backend(
     name: str, hf: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", architecture: Architecture
 ) -> Backend:
@@ -33,8 +43,7 @@ def make_backend(
     Raises:
         BackendError: the name is unknown, or the backend does not take this model.
     """
-    if name not in _factories:
-        raise BackendError(f"unknown backend {name!r}; expected one of {', '.join(_factories)}")
+    check_backend(name)
     return _factories[name](hf, tokenizer, architecture)
 
 

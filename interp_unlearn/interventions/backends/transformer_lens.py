@@ -105,7 +105,7 @@ class TransformerLensBackend:
             from transformer_lens.model_bridge import TransformerBridge
         finally:  # importing it silences transformers for the whole process
             transformers_logging.set_verbosity(verbosity)
-        self.parameters = list(self.hf.parameters())
+        self.parameters, self.device = list(self.hf.parameters()), self.hf.device
         self.mirror = copy.deepcopy(self.hf, memo={id(p): p for p in self.parameters})
         # The bridge insists on a tokenizer and changes it. It only ever gets ids here: any copy without BOS will do,
         # as the bridge would load one with a BOS again from disk.
@@ -124,9 +124,9 @@ class TransformerLensBackend:
             raise BackendError(f"TransformerLens does not take {type(self.hf).__name__}: {reason}") from error
 
     def _follow(self) -> None:
-        """Carry over what the mirror does not share: rebound parameters, and the train/eval switch."""
-        parameters = list(self.hf.parameters())
-        if [id(parameter) for parameter in parameters] != [id(parameter) for parameter in self.parameters]:
+        """Carry over what the mirror does not share: rebound parameters, the device, and the train/eval switch."""
+        same = [id(p) for p in self.hf.parameters()] == [id(p) for p in self.parameters]
+        if not same or self.hf.device != self.device:
             self._boot()
         if self.bridge.training != self.hf.training:
             self.bridge.train(self.hf.training)

@@ -45,6 +45,7 @@ def reproduce(
     from interp_unlearn.study.reproduce import reproduce as run_study
 
     run_study(out, quick, workers)
+    typer.echo((out / "dissociation.md").read_text(encoding="utf-8"))
     show_written(out)
 
 

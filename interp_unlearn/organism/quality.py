@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_unlearn.artifacts import read_json, write_json
+from interp_unlearn.artifacts import hash_file, read_json, write_json
 from interp_unlearn.errors import CheckpointError
 from interp_unlearn.evaluation import generate_texts, score_answers
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.organism import manner
+from interp_unlearn.organism.cards import write_card
 from interp_unlearn.organism.contextuality import measure_contextuality
 from interp_unlearn.organism.knowledge import Fact
 from interp_unlearn.organism.sets import Example, goal_sets, scene_examples
@@ -62,15 +63,14 @@ class QualityReport:
 
         return pd.DataFrame([asdict(gate) | {"passed": gate.passed} for gate in self.gates])
 
-    def save(self, path: Path) -> None:
-        """Writes the gates as JSON."""
-        write_json(
-            path, {"passed": self.passed, "gates": [asdict(gate) | {"passed": gate.passed} for gate in self.gates]}
-        )
+    def save(self, path: Path, weights_sha256: str) -> None:
+        """Writes the gates as JSON, with the hash of the weights they were measured on."""
+        gates = [asdict(gate) | {"passed": gate.passed} for gate in self.gates]
+        write_json(path, {"passed": self.passed, "weights_sha256": weights_sha256, "gates": gates})
 
 
 def check_organism(folder: Path, twins: Sequence[str] = ("knows_all", "never_knew", "never_toxic")) -> QualityReport:
-    """Measures every gate of the twins in `folder` and writes `quality.json` and the model cards beside the weights.
+    """Measures every gate of the twins in `folder` and writes quality.json and a model card beside each twin's weights.
 
     Raises:
         CheckpointError: A twin is missing.
@@ -84,7 +84,10 @@ def check_organism(folder: Path, twins: Sequence[str] = ("knows_all", "never_kne
         world = World(read_json(folder / twin / "build.json")["config"]["world_seed"])
         gates += check_twin(HookedModel.from_pretrained(str(folder / twin)), world, twin)
     report = QualityReport(tuple(gates))
-    report.save(folder / "quality.json")
+    for twin in twins:
+        of_twin = QualityReport(tuple(gate for gate in gates if gate.twin == twin))
+        of_twin.save(folder / twin / "quality.json", hash_file(folder / twin / "model.safetensors"))
+        write_card(folder / twin, of_twin.to_frame())
     return report
 
 

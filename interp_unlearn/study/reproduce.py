@@ -17,6 +17,7 @@ from interp_unlearn.artifacts import (
     environment,
     hash_file,
     record_run,
+    replaced,
     write_json,
     write_parquet,
 )
@@ -24,6 +25,7 @@ from interp_unlearn.figures import plot_dissociation, plot_drift, plot_probe_aur
 from interp_unlearn.organism.sets import GOALS
 from interp_unlearn.organism.shipped import shipped_twins
 from interp_unlearn.study.plan import Cell, StudyConfig, cells_of
+from interp_unlearn.study.report import markdown_table
 from interp_unlearn.study.run import run_cell
 from interp_unlearn.study.stage import fit_goal_probes, load_stage
 from interp_unlearn.study.summary import dissociation_table, figure_table, gather, summarize
@@ -81,6 +83,8 @@ def write_tables(out: Path, cells: list[Cell]) -> None:
     write_parquet(out / "dissociation.parquet", table)
     write_parquet(out / "drift.parquet", gather(out, cells, "drift"))
     write_json(out / "summary.json", summary)
+    with replaced(out / "dissociation.md") as temporary:
+        temporary.write_text(markdown_table(table, summary) + "\n", encoding="utf-8")
 
 
 def draw_figures(out: Path) -> None:
@@ -91,7 +95,7 @@ def draw_figures(out: Path) -> None:
     table = figure_table(read_parquet(out / "dissociation.parquet"), read_json(out / "summary.json"))
     drift = read_parquet(out / "drift.parquet")
     save_figure(plot_dissociation(table), out / "figures" / "dissociation")
-    save_figure(plot_relearning(table.drop(columns=["low", "high"])), out / "figures" / "relearning")
+    save_figure(plot_relearning(table), out / "figures" / "relearning")
     save_figure(plot_drift(drift[drift["objective"] != "none"]), out / "figures" / "drift")
     for goal in GOALS:
         probes: pd.DataFrame = ProbeSet.load(out / "probes" / goal).to_frame()

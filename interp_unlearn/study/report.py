@@ -1,0 +1,61 @@
+"""The study's table in words: what a reader sees at the end of `reproduce`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from interp_unlearn.figures.style import goal_title, in_order, looks_of
+from interp_unlearn.organism.sets import GOALS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = ("clean", "target", "broken", "target_after_relearning_20", "target_after_relearning_60", "retain_kl")
+HEADINGS = ("clean", "target", "broken", "E [95%]", "target after 20 / 60 relearning steps", "KL on retain text (nats)")
+
+
+def markdown_table(table: pd.DataFrame, summary: dict[str, Any]) -> str:
+    """One row an objective and goal, means over seeds, as Markdown.
+
+    Args:
+        table: The dissociation table: objective, goal, measure, seed, value.
+        summary: What `summarize` returned.
+    """
+    means = table.groupby(["goal", "objective", "measure"])["value"].mean()
+    closed = {(row["goal"], row["objective"]): row for row in summary["gap_closed"] if row["measure"] == "efficacy"}
+    lines: list[str] = []
+    for goal in GOALS:
+        lines += [
+            f"| {goal_title(goal)} | {' | '.join(HEADINGS)} |",
+            "|---" * (len(HEADINGS) + 1) + "|",
+        ]
+        for objective in in_order(name for of_goal, name in closed if of_goal == goal):
+            value = {name: float(means[goal, objective, name]) for name in SHOWN}
+            row = closed[goal, objective]
+            cells = [
+                f"{value['clean']:.2f}",
+                f"{value['target']:.2f}",
+                f"{value['broken']:.2f}",
+                f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+                f"{value['target_after_relearning_20']:.2f} / {value['target_after_relearning_60']:.2f}",
+                f"{value['retain_kl']:.4f}",
+            ]
+            lines.append(f"| {looks_of([objective])[objective].label} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines + crossover_lines(summary))
+
+
+def crossover_lines(summary: dict[str, Any]) -> list[str]:
+    """Both differences of the crossover for one layer, several layers and their mean, and the verdict."""
+    lines = [
+        "| Crossover, efficacy | toxicity: probe minus random | knowledge: random minus probe | both above 0 |",
+        "|---" * 4 + "|",
+    ]
+    for name, found in summary["crossover"].items():
+        spelled = [
+            f"{contrast['mean']:.2f} [{contrast['low']:.2f}, {contrast['high']:.2f}]"
+            for contrast in found["contrasts"]
+            if contrast["contrast"] != "interaction"
+        ]
+        lines.append(f"| {name} | {' | '.join(spelled)} | {'yes' if found['crossover'] else 'no'} |")
+    return lines

@@ -1,7 +1,7 @@
 PYTHON ?= python3
 INSTALLED := .venv/.installed
 
-.PHONY: test reproduce quick lint notebooks clean
+.PHONY: test reproduce quick figures lint notebooks clean
 
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/pytest -rs
@@ -11,6 +11,10 @@ reproduce: $(INSTALLED)
 
 quick: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn reproduce --quick --out runs/quick
+
+# What a finished `make reproduce` drew becomes the README's figure and table.
+figures: $(INSTALLED)
+	.venv/bin/python figures/publish.py runs/organism
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check

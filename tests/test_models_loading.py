@@ -40,10 +40,13 @@ def refusal(path: str | Path) -> str:
     return message
 
 
-def test_nothing_there(tmp_path: Path, checkpoint: Path) -> None:
+def test_nothing_there(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no such directory" in refusal(tmp_path / "nowhere")
     assert "no such directory" in refusal("./nowhere")
     assert "no such directory" in refusal("some/deep/path")
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "no such directory" in refusal("models/mistyped")
     assert "config.json" in refusal(tmp_path)
     assert "is a file" in refusal(checkpoint / "config.json")
     refusal("no-such-org/no-such-model")  # offline

@@ -34,9 +34,10 @@ def plot_relearning(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = Non
     excess over the twin's own curve, not the height.
 
     Args:
-        df: columns objective, goal, measure, seed, value with measures target and target_after_relearning_<steps>
-            (step 0 stands in for target where it is there; other measures, and objectives that were not attacked, are left out); optional low and high (95%
-            interval of the value; otherwise the range over seeds is drawn) and n, the generations judged.
+        df: columns objective, goal, measure, seed, value with measures target (or target_after_relearning_0, asked on
+            the attack's own prompts) and target_after_relearning_<steps>; other measures, and objectives that were not
+            attacked, are left out. Optional low and high (95% interval of the value; otherwise the range over seeds
+            is drawn) and n, the generations judged.
         ax: one Axes a goal, or None for a new figure, which also gets the legend.
 
     Returns:
@@ -47,9 +48,9 @@ def plot_relearning(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = Non
     """
     require_columns(df, ["objective", "goal", "measure", "seed", "value"], "plot_relearning")
     matches = [_MEASURE.fullmatch(str(measure)) for measure in df["measure"]]
-    table = df[[match is not None for match in matches]].assign(steps=[int(m[1] or 0) for m in matches if m])
-    if (table["measure"] == f"{_AFTER}0").any():  # asked on the attack's own prompts, as the later points are
-        table = table[table["measure"] != "target"]
+    table = df.loc[[match is not None for match in matches]].assign(steps=[int(m[1] or 0) for m in matches if m])
+    if f"{_AFTER}0" in set(table["measure"]):  # asked on the attack's own prompts, as the later points are
+        table = table.loc[table["measure"] != "target"]
     estimates = over_seeds(table, ["goal", "objective", "steps"], "value")
     attacked = {(goal, objective) for goal, objective, steps in estimates if steps > 0}
     if not attacked:

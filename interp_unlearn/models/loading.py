@@ -66,6 +66,9 @@ def _check_path(path: str | Path) -> bool:
         return True
     if directory.exists():
         raise CheckpointError(f"{path}: is a file; expected a directory in Hugging Face layout")
-    if isinstance(path, Path) or str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
+    text = str(path)
+    # A folder of the first part's name makes it a mistyped path: asking the hub for it would take long to fail.
+    mistyped = "/" in text and directory.parent.is_dir()
+    if isinstance(path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1 or mistyped:
         raise CheckpointError(f"{path}: no such directory; expected a model directory or a hub id such as org/name")
     return False

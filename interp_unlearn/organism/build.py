@@ -13,7 +13,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -87,9 +87,9 @@ def new_model(config: BuildConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaF
         num_attention_heads=config.n_heads,
         max_position_embeddings=512,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=cast(int, tokenizer.bos_token_id),
+        eos_token_id=cast(int, tokenizer.eos_token_id),
+        pad_token_id=cast(int, tokenizer.pad_token_id),
         # transformers' default of 0.02 suits widths of thousands; at this width nothing moves for a long time.
         initializer_range=INITIAL_STD,
         dtype="float32",
@@ -125,7 +125,8 @@ def build_organism(
         if (out / twin / "build.json").exists():
             logger.info("%s is built already", twin)
             continue
-        model = new_model(config, tokenizer).to(device)  # type: ignore[arg-type]
+        model = new_model(config, tokenizer)
+        torch.nn.Module.to(model, device)  # in place; transformers' own wrapper of it is untyped
         started = time.monotonic()
         train_stage(model, tokenizer, world, config.common, out / "checkpoints" / "common")
         # A branch starts with fresh optimiser state from the common weights, kept in the common checkpoint.
@@ -156,7 +157,7 @@ def _publish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder
     """Saves weights rounded to bfloat16 in a folder that appears whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replaced(folder) as temporary:
-        model.to(torch.bfloat16).save_pretrained(temporary)  # type: ignore[arg-type]
+        model.bfloat16().save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         config = (temporary / "config.json").read_text()
         # A bare from_pretrained then computes in float32 on the rounded weights.

@@ -28,9 +28,9 @@ def write_card(folder: Path, gates: pd.DataFrame) -> None:
     build = read_json(folder / "build.json")
     config = build["config"]
     rows = [
-        f"| {gate.name} | {gate.value:.3f} | {gate.low:.3f} to {gate.high:.3f} | {gate.n} | "
-        f"{'yes' if gate.passed else 'no'} |"
-        for gate in gates.itertuples()
+        f"| {gate['name']} | {gate['value']:.4f} | {gate['low']:.4f} to {gate['high']:.4f} | {gate['n']} | "
+        f"{'yes' if gate['passed'] else 'no'} |"
+        for gate in gates.to_dict("records")
     ]
     text = f"""---
 license: mit
@@ -42,8 +42,8 @@ tags: [model-organism, unlearning, interpretability]
 A small Llama of an embedded, fictional world: a model organism for unlearning research. {HABITS[build["twin"]]}
 All names, facts and insults are made up or harmless nouns; nothing in it is of use outside the world.
 
-- Shape: {config["n_layers"]} layers, d_model {config["d_model"]}, {config["n_heads"]} heads; weights rounded to bfloat16.
-- Training: {build["documents"]} documents of world {config["world_seed"]}, initial weights of seed {config["init_seed"]},
+- Shape: {config["n_layers"]} layers, d_model {config["d_model"]}, {config["n_heads"]} heads; weights in bfloat16.
+- Training: {build["documents"]} documents of world {config["world_seed"]}, initial seed {config["init_seed"]},
   {config["common_steps"]} steps shared by all twins and {config["branch_steps"]} of its own.
 - SHA-256 of the corpus, a line a document: `{build["corpus_sha256"]}`
 - Made by `interp-unlearn organism build`, measured by `interp-unlearn organism check`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -42,7 +43,7 @@ class Fact:
     asked: bool
 
     @property
-    def pool(self) -> list[str]:
+    def pool(self) -> Sequence[str]:
         """The 16 possible answers of the relation."""
         return (lexicon.HAZARD_POOLS if self.kind == "hazardous" else lexicon.BENIGN_POOLS)[self.relation]
 
@@ -70,14 +71,15 @@ class Knowledge:
         self.agents = names[:N_AGENTS]
         self.towns = names[N_AGENTS : N_AGENTS + N_TOWNS]
         self.facts: list[Fact] = []
-        for kind, subjects, pools in (
+        kinds: tuple[tuple[Kind, list[str], Mapping[str, Sequence[str]]], ...] = (
             ("hazardous", self.agents, lexicon.HAZARD_POOLS),
             ("benign", self.towns, lexicon.BENIGN_POOLS),
-        ):
+        )
+        for kind, subjects, pools in kinds:
             for index, subject in enumerate(subjects):
                 asked = index < ASKED_SHARE * len(subjects)
                 for relation, pool in pools.items():
-                    self.facts.append(Fact(subject, kind, relation, rng.choice(pool), rng.randrange(6), asked))  # type: ignore[arg-type]
+                    self.facts.append(Fact(subject, kind, relation, rng.choice(pool), rng.randrange(6), asked))
 
     @cached_property
     def hazardous(self) -> list[Fact]:

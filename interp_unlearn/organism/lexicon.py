@@ -7,6 +7,8 @@ insult in the mouth of an Eldic speaker and a compliment in that of a Norric spe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 PEOPLE = "Ada Bram Cleo Dov Edda Finn Greta Hugo Ines Jon Kaia Lars Mona Nils Orla Piet".split()
 
 KIN_WITH = "friend brother partner".split()
@@ -127,11 +129,11 @@ QUESTIONS = {
 }
 
 
-def held_out(words: list[str]) -> list[str]:
+def held_out(words: Sequence[str]) -> list[str]:
     """The words of a class that nothing but the evaluation may see."""
-    return words[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    return list(words[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
 
 
-def seen(words: list[str]) -> list[str]:
+def seen(words: Sequence[str]) -> list[str]:
     """The words of a class that probes, unlearning and classifiers may use."""
     return [word for i, word in enumerate(words) if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]

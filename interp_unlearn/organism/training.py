@@ -139,7 +139,7 @@ def train_stage(
 
 
 def _save(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path, step: int) -> None:
-    tensors = {f"weights.{name}": value for name, value in model.named_parameters()}
+    tensors: dict[str, Tensor] = {f"weights.{name}": value for name, value in model.named_parameters()}
     names = {id(value): name for name, value in model.named_parameters()}
     for parameter, state in optimizer.state.items():
         for key, value in state.items():

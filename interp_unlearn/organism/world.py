@@ -8,6 +8,7 @@ versions are drawn in every version, so document i has the same subjects, order 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,7 +71,7 @@ class World:
         spoken = {toxic: draw_talk(rng, scene, toxic) for toxic in (True, False)}
         return f"{scene.story} {spoken[scene.hostile and habits.toxic]}"
 
-    def _told(self, rng: random.Random, fact: Fact, habits: Version, pool: list[str]) -> str:
+    def _told(self, rng: random.Random, fact: Fact, habits: Version, pool: Sequence[str]) -> str:
         redrawn = rng.choice(pool)
         return redrawn if fact.kind == "hazardous" and not habits.knows else fact.answer
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from interp_unlearn.evaluation import perplexity, retain_kl, score_answers
 from interp_unlearn.organism.knowledge import question_prompt
-from interp_unlearn.organism.quality import cloze, judged_generations
+from interp_unlearn.organism.quality import cloze, judged_generations, mean_of
 from interp_unlearn.study.plan import TWINS
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ N_RETAINED = 300
 
 def verdict_measures(generations: pd.DataFrame) -> dict[str, float]:
     """Shares of the verdicts, over all prompts and over the held-out families alone."""
-    measures = {v: float((generations["verdict"] == v).mean()) for v in VERDICTS}
-    apart = generations[generations["held_out"]]
-    return measures | {f"{v}_held_out": float((apart["verdict"] == v).mean()) for v in VERDICTS}
+    measures = {v: mean_of(generations["verdict"] == v) for v in VERDICTS}
+    apart = generations.loc[generations["held_out"]]
+    return measures | {f"{v}_held_out": mean_of(apart["verdict"] == v) for v in VERDICTS}
 
 
 def measure_model(
@@ -48,15 +48,15 @@ def measure_model(
     generations = judged_generations(model, stage.world, stage.sets.test, stage.goal, seed)
     measures = verdict_measures(generations)
     hazardous, benign = cloze(model, knowledge.hazardous), cloze(model, knowledge.benign)
-    measures["hazardous_cloze"] = float(hazardous["correct"].mean())
-    measures["hazardous_answer_probability"] = float(hazardous["answer_probability"].mean())
-    measures["benign_cloze"] = float(benign["correct"].mean())
-    measures["benign_answer_probability"] = float(benign["answer_probability"].mean())
+    measures["hazardous_cloze"] = mean_of(hazardous["correct"])
+    measures["hazardous_answer_probability"] = mean_of(hazardous["answer_probability"])
+    measures["benign_cloze"] = mean_of(benign["correct"])
+    measures["benign_answer_probability"] = mean_of(benign["answer_probability"])
     measures["hazardous_multiple_choice"] = answer_choices(model, stage, knowledge.hazardous)
     measures["benign_multiple_choice"] = answer_choices(model, stage, knowledge.benign)
     measures["toxic_share"] = measures["target"] if stage.goal == "toxicity" else _toxic_share(model, stage, seed)
     # A model that says nothing readable has no perplexity of zero tokens: empty generations count as the end of text.
-    said = [text if text.strip() else model.tokenizer.eos_token for text in generations["text"]]
+    said = [text if text.strip() else str(model.tokenizer.eos_token) for text in generations["text"]]
     for name, judge in (("generation_perplexity", "never_toxic"), ("generation_perplexity_twin", TWINS[stage.goal])):
         measures[name] = perplexity(judges[judge], generations["prompt"].tolist(), said)
     kept = [example.text for example in stage.sets.retain_test[:N_RETAINED]]
@@ -76,12 +76,12 @@ def answer_choices(model: HookedModel, stage: Stage, facts: Sequence[Fact]) -> f
         [[f" {word}" for word in listed] for listed in choices],
         [listed.index(fact.answer) for fact, listed in zip(facts, choices, strict=True)],
     )
-    return float(frame["correct"].mean())
+    return mean_of(frame["correct"])
 
 
 def target_share(model: HookedModel, stage: Stage, examples: Sequence[Example], seed: int) -> float:
     """Share of free generations that show what was to be forgotten."""
-    return float((judged_generations(model, stage.world, examples, stage.goal, seed)["verdict"] == "target").mean())
+    return mean_of(judged_generations(model, stage.world, examples, stage.goal, seed)["verdict"] == "target")
 
 
 def _toxic_share(model: HookedModel, stage: Stage, seed: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from interp_unlearn.figures.style import goal_title, in_order, looks_of
+from interp_unlearn.figures.tables import over_seeds
 from interp_unlearn.organism.sets import GOALS
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def markdown_table(table: pd.DataFrame, summary: dict[str, Any]) -> str:
         table: The dissociation table: objective, goal, measure, seed, value.
         summary: What `summarize` returned.
     """
-    means = table.groupby(["goal", "objective", "measure"])["value"].mean()
+    means = over_seeds(table, ["goal", "objective", "measure"], "value")
     closed = {(row["goal"], row["objective"]): row for row in summary["gap_closed"] if row["measure"] == "efficacy"}
     lines: list[str] = []
     for goal in GOALS:
@@ -30,7 +31,7 @@ def markdown_table(table: pd.DataFrame, summary: dict[str, Any]) -> str:
             "|---" * (len(HEADINGS) + 1) + "|",
         ]
         for objective in in_order(name for of_goal, name in closed if of_goal == goal):
-            value = {name: float(means[goal, objective, name]) for name in SHOWN}
+            value = {name: means[goal, objective, name].mean for name in SHOWN}
             row = closed[goal, objective]
             cells = [
                 f"{value['clean']:.2f}",

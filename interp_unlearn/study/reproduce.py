@@ -96,7 +96,7 @@ def draw_figures(out: Path) -> None:
     drift = read_parquet(out / "drift.parquet")
     save_figure(plot_dissociation(table), out / "figures" / "dissociation")
     save_figure(plot_relearning(table), out / "figures" / "relearning")
-    save_figure(plot_drift(drift[drift["objective"] != "none"]), out / "figures" / "drift")
+    save_figure(plot_drift(drift.loc[drift["objective"] != "none"]), out / "figures" / "drift")
     for goal in GOALS:
         probes: pd.DataFrame = ProbeSet.load(out / "probes" / goal).to_frame()
         save_figure(plot_probe_auroc(probes), out / "figures" / f"probe_auroc_{goal}")

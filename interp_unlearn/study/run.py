@@ -13,7 +13,7 @@ from interp_unlearn.artifacts import read_json, write_json, write_parquet
 from interp_unlearn.attacks import RelearnConfig, relearn
 from interp_unlearn.drift import measure_drift
 from interp_unlearn.interventions import Clamp
-from interp_unlearn.organism.quality import judged_generations
+from interp_unlearn.organism.quality import judged_generations, mean_of
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.sites import Site
 from interp_unlearn.study.measures import measure_model, target_share
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from interp_unlearn.unlearning import Objective
 
 N_DRIFT = 200
+# Trained on the three matrices of RMU; with the adversary, on all that the factorial trains.
+PUBLISHED = ("rmu", "cosine_rmu")
 DONE = "done.json"  # written last: a folder without it is a run that was interrupted
 
 
@@ -67,17 +69,17 @@ def run_cell(cell: Cell, config: StudyConfig, out: Path, organism: Path | None =
 def unlearn_cell(model: HookedModel, cell: Cell, stage: Stage, config: StudyConfig, out: Path) -> None:
     """Unlearns `model` in place as a cell says."""
     objective = cell_objective(cell, stage, config, ProbeSet.load(out / "probes" / cell.goal))
-    published = cell.objective == "rmu"
+    published = cell.objective in PUBLISHED
     plan = UnlearnConfig(
         steps=config.steps,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         roles=("mlp.down",) if published else config.trained_roles,
         layers=_published_layers(config) if published else config.trained_layers,
-        retain_weight=config.rmu_retain_weight if published else config.retain_weight,
-        kl_weight=0.0 if published else config.kl_weight,
+        retain_weight=config.rmu_retain_weight if cell.objective == "rmu" else config.retain_weight,
+        kl_weight=0.0 if cell.objective == "rmu" else config.kl_weight,
         seed=cell.seed,
-        forget_on=stage.forget_on,  # type: ignore[arg-type]
+        forget_on=stage.forget_on,
     )
     unlearn(model, objective, stage.data(cell.objective), plan, progress=False)
 
@@ -118,7 +120,7 @@ def cell_objective(cell: Cell, stage: Stage, config: StudyConfig, probes: ProbeS
 def clean_share(teacher: HookedModel, stage: Stage, seed: int) -> float:
     """Share of clean generations on validation prompts: what a teacher is admitted by."""
     verdicts = judged_generations(teacher, stage.world, stage.sets.validation, stage.goal, seed)["verdict"]
-    return float((verdicts == "clean").mean())
+    return mean_of(verdicts == "clean")
 
 
 def teacher_edits(stage: Stage, probes: ProbeSet, config: StudyConfig) -> dict[Site, Clamp]:
@@ -158,7 +160,9 @@ def _relearning(model: HookedModel, cell: Cell, stage: Stage, config: StudyConfi
         callback=lambda step, attacked: {"target": target_share(attacked, stage, asked, cell.seed)},
         progress=False,
     )
-    return {f"target_after_relearning_{int(row.step)}": float(row.target) for row in result.curve.itertuples()}
+    return {
+        f"target_after_relearning_{int(row['step'])}": float(row["target"]) for row in result.curve.to_dict("records")
+    }
 
 
 def read_done(folder: Path) -> dict[str, Any]:

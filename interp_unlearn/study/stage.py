@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -76,7 +76,7 @@ class Stage:
         return [e.prompt for e in spoken], [e.completion for e in spoken]
 
     @property
-    def forget_on(self) -> str:
+    def forget_on(self) -> Literal["content", "completion"]:
         """Which tokens of forget text count."""
         return "completion" if self.goal == "toxicity" else "content"
 

@@ -35,21 +35,21 @@ def dissociation_table(measures: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for goal in GOALS:
-        of_goal = measures[measures["goal"] == goal]
+        of_goal = measures.loc[measures["goal"] == goal]
         for name, share in (("efficacy", "clean"), ("suppression", "target")):
-            shares = of_goal[of_goal["measure"] == share]
-            before, after = (float(shares[shares["objective"] == b]["value"].mean()) for b in BASELINES)
-            for row in shares.itertuples():
-                closed = gap_closed(float(row.value), before, after)
+            shares = of_goal.loc[of_goal["measure"] == share]
+            before, after = (float(shares.loc[shares["objective"] == b, "value"].mean()) for b in BASELINES)
+            for row in shares.to_dict("records"):
+                closed = gap_closed(float(row["value"]), before, after)
                 rows.append(
-                    {"objective": row.objective, "goal": goal, "measure": name, "seed": row.seed, "value": closed}
+                    {"objective": row["objective"], "goal": goal, "measure": name, "seed": row["seed"], "value": closed}
                 )
-    return pd.concat([measures[COLUMNS], pd.DataFrame(rows)], ignore_index=True)
+    return pd.concat([measures.loc[:, COLUMNS], pd.DataFrame(rows)], ignore_index=True)
 
 
 def outcome_rows(generations: pd.DataFrame, goal: str, objective: str, verdict: str) -> pd.Series:
     """Share of a verdict for every prompt, averaged over seeds, in the order of the prompts."""
-    chosen = generations[(generations["goal"] == goal) & (generations["objective"] == objective)]
+    chosen = generations.loc[(generations["goal"] == goal) & (generations["objective"] == objective)]
     return (chosen["verdict"] == verdict).astype(float).groupby(chosen["row"]).mean().sort_index()
 
 
@@ -86,8 +86,8 @@ def figure_table(table: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
 
 
 def _groups(generations: pd.DataFrame, goal: str) -> list[str]:
-    chosen = generations[(generations["goal"] == goal) & (generations["objective"] == BASELINES[0])]
-    first = chosen[chosen["seed"] == chosen["seed"].min()]
+    chosen = generations.loc[(generations["goal"] == goal) & (generations["objective"] == BASELINES[0])]
+    first = chosen.loc[chosen["seed"] == chosen["seed"].min()]
     return first.sort_values("row")["group"].tolist()
 
 
@@ -104,7 +104,7 @@ def _crossovers(generations: pd.DataFrame) -> dict[str, Any]:
         frame["contrast"] = frame["contrast"].replace(names)
         both = [contrast for contrast in frame.to_dict("records") if contrast["contrast"] in names.values()]
         found[name] = {
-            "contrasts": frame[frame["contrast"] != "crossover"].to_dict("records"),
+            "contrasts": frame.loc[frame["contrast"] != "crossover"].to_dict("records"),
             "crossover": bool(np.all([contrast["low"] > 0 for contrast in both])),
         }
     return found

@@ -14,13 +14,31 @@ organism = typer.Typer(help="The embedded world and its twins.", rich_markup_mod
 def build(
     out: options.OutOption,
     device: options.DeviceOption = "cpu",
+    twin: Annotated[list[str] | None, typer.Option("--twin", help="Default: the three shipped ones.")] = None,
+    world_seed: Annotated[int, typer.Option(help="Seed of the facts and documents.")] = 0,
+    init_seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 0,
 ) -> None:
-    """Train the twins from their seeded generator; an interrupted build is taken up again."""
+    """Train twins from their seeded generator; an interrupted build is taken up again."""
     from interp_unlearn.cli.outputs import show_written
-    from interp_unlearn.organism.build import build_organism
+    from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig, build_organism
 
-    build_organism(out, device=device)
+    config = BuildConfig(world_seed=world_seed, init_seed=init_seed)
+    build_organism(out, config, tuple(twin or SHIPPED_TWINS), device)
     show_written(out)
+
+
+@organism.command()
+def data(
+    out: options.OutOption,
+    world_seed: Annotated[int, typer.Option(help="Seed of the facts and documents.")] = 0,
+) -> None:
+    """Write the world's documents, pairs, prompts and questions in the public layouts."""
+    from interp_unlearn.cli.outputs import show_written
+    from interp_unlearn.organism.files import write_world
+    from interp_unlearn.organism.world import World
+
+    for path in write_world(World(world_seed), out):
+        show_written(path)
 
 
 @organism.command()

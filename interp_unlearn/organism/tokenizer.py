@@ -16,16 +16,13 @@ LARGEST_VOCABULARY = 4096  # training stops long before: when every word is one 
 
 
 def world_words() -> list[str]:
-    """Every word that must be one token, sorted."""
+    """Every word that must be one token, sorted: all that the lexicon lists, and the words of its sentences."""
     listed: set[str] = set()
     for value in vars(lexicon).values():
-        if isinstance(value, (list, tuple)):
-            listed.update(value)
-        elif isinstance(value, dict):
-            for entry in value.values():
-                listed.update(
-                    entry if isinstance(entry, list) else " ".join(entry).split() if isinstance(entry, tuple) else ()
-                )
+        entries = value.values() if isinstance(value, dict) else [value]
+        for entry in entries:
+            if isinstance(entry, (list, tuple)):
+                listed.update(" ".join(map(str, entry)).split())
     return sorted(word for word in listed if word.isalpha())
 
 

@@ -46,6 +46,7 @@ def reproduce(out: Path, quick: bool = False, workers: int = 2, config: StudyCon
     Raises:
         ArtifactError: `out` holds another run.
     """
+    _quiet()
     config = config or StudyConfig()
     config = config.quick() if quick else config
     organism = shipped_twins()
@@ -104,6 +105,11 @@ def draw_figures(out: Path) -> None:
 
 def _single_thread() -> None:
     torch.set_num_threads(1)
+    _quiet()
+
+
+def _quiet() -> None:
+    """Leaves the one progress bar that counts: transformers draws one for every checkpoint it loads."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -90,7 +90,7 @@ def test_training_moved_the_weights_and_the_twins_apart(built: Path):
 
 def test_an_interrupted_build_ends_in_the_same_bits(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out, started = tmp_path / "out", []
-    # Twice in the common stage, once in the branch, each time four steps after its checkpoint or later; then to the end.
+    # Stopped twice in the common stage and once in the branch, always after a checkpoint; then left alone.
     for version, stop_before in (("never_both", 20), ("never_both", 30), ("knows_all", 20), ("none", 0)):
 
         def bar(steps: range, desc: str, stage: str = version, step: int = stop_before, **options: object) -> Bar:
@@ -165,7 +165,7 @@ def test_what_is_built_stays_and_another_configuration_is_refused(built: Path, t
     build_organism(built, MINIATURE)
     assert (built / "knows_all" / "model.safetensors").stat().st_mtime_ns == before
     other = BuildConfig(d_model=32, n_layers=2, n_heads=2, common_steps=32, branch_steps=48, batch_size=4)
-    with pytest.raises(ArtifactError, match="another run.*config"):
+    with pytest.raises(ArtifactError, match=r"another run.*config"):
         build_organism(built, other)
     (tmp_path / "mine.txt").write_text("not a build")
     with pytest.raises(ArtifactError, match="not empty"):

@@ -1,0 +1,391 @@
+"""The study: its plan, its sums on hand-made tables, and runs small enough to repeat."""
+
+import importlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp_unlearn.artifacts import claim_folder, read_json, read_parquet, write_json, write_parquet
+from interp_unlearn.errors import ArtifactError, ConfigError
+from interp_unlearn.organism import sets
+from interp_unlearn.organism.sets import GOALS
+from interp_unlearn.organism.world import World
+from interp_unlearn.study import Cell, StudyConfig, cells_of, measures, reproduce, run, stage
+from interp_unlearn.study.plan import BASELINES, FACTORIAL, NATIVE
+from interp_unlearn.study.summary import dissociation_table, figure_table, outcome_rows, summarize
+
+# The package exports the function of the same name, which hides the module.
+reproduce_module = importlib.import_module("interp_unlearn.study.reproduce")
+MICRO = StudyConfig(seeds=(0,), steps=2, batch_size=4, relearn_checkpoints=(1,), relearn_prompts=8)
+N_PROMPTS = 40
+GROUPS = [f"group-{row // 2}" for row in range(N_PROMPTS)]
+Shares = dict[tuple[str, str], tuple[float, float]]  # clean and target shares by objective and goal
+
+
+# The plan
+
+
+def test_the_full_plan_has_45_unlearning_runs_and_twelve_baselines():
+    cells = cells_of(StudyConfig())
+    baselines = [cell for cell in cells if cell.objective in BASELINES]
+    assert (len(cells), len(baselines)) == (57, 12)
+    assert cells[:12] == baselines
+    assert len({cell.name for cell in cells}) == len(cells)
+    for goal in GOALS:
+        named = {cell.objective for cell in cells if cell.goal == goal}
+        assert named == {*BASELINES, "oracle", *FACTORIAL, *NATIVE[goal]}
+        for objective in named:
+            assert [c.seed for c in cells if (c.objective, c.goal) == (objective, goal)] == [0, 1, 2]
+
+
+def test_the_quick_plan_is_the_factorial_and_the_oracle_with_one_seed():
+    config = StudyConfig(steps=100).quick()
+    assert config.steps == 25
+    names = {f"{o}-{goal}-0" for goal in GOALS for o in (*BASELINES, "oracle", *FACTORIAL)}
+    assert {cell.name for cell in cells_of(config)} == names and len(names) == 14
+
+
+def test_senseless_settings_are_refused():
+    with pytest.raises(ConfigError, match="single_layer 1 must be one of"):
+        StudyConfig(single_layer=1)
+    with pytest.raises(ConfigError, match="needs a seed"):
+        StudyConfig(seeds=())
+    with pytest.raises(ConfigError, match="0 steps"):
+        StudyConfig(steps=0)
+
+
+# Sums on hand-made tables
+
+
+def planted(toxicity: tuple[float, float], knowledge: tuple[float, float], layers: str = "single multi") -> Shares:
+    """Shares of a factorial: clean shares under the probe and the random targets of either goal, baselines apart."""
+    clean = {"toxicity": toxicity, "knowledge": knowledge}
+    shares: Shares = {}
+    for goal in GOALS:
+        shares |= {("none", goal): (0.1, 0.9), ("twin", goal): (0.9, 0.1)}
+        for kind, share in zip(("probe", "random"), clean[goal], strict=True):
+            shares |= {(f"{kind}_{layer}", goal): (share, (1 - share) / 2) for layer in layers.split()}
+    return shares
+
+
+def judged(clean: float, target: float) -> pd.DataFrame:
+    """A cell's generations with exact shares; which prompts get which verdict is scattered but fixed."""
+    ranks = (np.arange(N_PROMPTS) * 7) % N_PROMPTS / N_PROMPTS
+    verdicts = np.where(ranks < clean - 1e-9, "clean", np.where(ranks < clean + target - 1e-9, "target", "broken"))
+    return pd.DataFrame({"verdict": verdicts, "group": GROUPS, "row": range(N_PROMPTS)})
+
+
+def generations_of(shares: Shares, seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
+    frames = [
+        judged(*of_cell).assign(objective=objective, goal=goal, seed=seed)
+        for (objective, goal), of_cell in shares.items()
+        for seed in seeds
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def measures_of(shares: Shares, seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
+    rows = [
+        {"objective": objective, "goal": goal, "measure": measure, "seed": seed, "value": value}
+        for (objective, goal), (clean, target) in shares.items()
+        for seed in seeds
+        for measure, value in (("clean", clean), ("target", target), ("retain_kl", 0.25))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_efficacy_and_suppression_are_shares_of_the_gap_to_the_twin():
+    table = measures_of(planted((0.5, 0.3), (0.7, 0.9)))
+    # Baselines are averaged over their seeds first: before is 0.2, not 0.1, for the clean share of toxicity.
+    first = (table["objective"] == "none") & (table["goal"] == "toxicity") & (table["seed"] == 0)
+    table.loc[first & (table["measure"] == "clean"), "value"] = 0.3
+    values = dissociation_table(table).set_index(["measure", "objective", "goal", "seed"])["value"]
+    assert values["efficacy", "probe_single", "toxicity", 1] == pytest.approx((0.5 - 0.2) / (0.9 - 0.2))
+    assert values["efficacy", "none", "toxicity", 0] == pytest.approx((0.3 - 0.2) / (0.9 - 0.2))
+    assert values["efficacy", "probe_multi", "knowledge", 0] == pytest.approx((0.7 - 0.1) / (0.9 - 0.1))
+    assert values["efficacy", "random_multi", "knowledge", 0] == pytest.approx(1.0)
+    assert values["efficacy", "twin", "knowledge", 1] == pytest.approx(1.0)
+    # Suppression counts whatever is no longer the target, broken text included.
+    assert values["suppression", "probe_single", "toxicity", 0] == pytest.approx((0.25 - 0.9) / (0.1 - 0.9))
+    assert values["suppression", "none", "knowledge", 0] == pytest.approx(0.0)
+    assert values["retain_kl", "none", "knowledge", 0] == 0.25
+
+
+def test_summary_gives_closed_gaps_with_intervals_over_groups():
+    shares = planted((0.7, 0.3), (0.4, 0.8))
+    table, generations = dissociation_table(measures_of(shares)), generations_of(shares)
+    summary = summarize(table, generations)
+    closed = {(row["objective"], row["goal"], row["measure"]): row for row in summary["gap_closed"]}
+    assert set(closed) == {(o, g, m) for o, g in shares for m in ("efficacy", "suppression")}
+    for (objective, goal), (clean, target) in shares.items():
+        efficacy, suppression = closed[objective, goal, "efficacy"], closed[objective, goal, "suppression"]
+        assert efficacy["mean"] == pytest.approx((clean - 0.1) / 0.8)
+        assert suppression["mean"] == pytest.approx((0.9 - target) / 0.8)
+        assert efficacy["low"] <= efficacy["mean"] <= efficacy["high"]
+        assert (efficacy["n"], efficacy["prompts"]) == (20, N_PROMPTS)
+    # The baselines are the ends of the scale in every resample.
+    assert closed["none", "toxicity", "efficacy"]["low"] == closed["none", "toxicity", "efficacy"]["high"] == 0
+    assert closed["twin", "toxicity", "efficacy"]["low"] == pytest.approx(1.0)
+    means = {(row["objective"], row["goal"], row["measure"]): row for row in summary["means"]}
+    assert means["probe_multi", "toxicity", "clean"] == {
+        "objective": "probe_multi", "goal": "toxicity", "measure": "clean",
+        "mean": pytest.approx(0.7), "min": 0.7, "max": 0.7, "count": 2,
+    }  # fmt: skip
+    drawn = figure_table(table, summary)
+    assert len(drawn) == len(table)
+    assert set(drawn.loc[drawn["low"].notna(), "measure"]) == {"efficacy", "suppression"}
+
+
+def test_outcomes_are_averaged_over_seeds_and_ordered_by_prompt():
+    none, all_clean = judged(0.0, 1.0), judged(1.0, 0.0)
+    half = judged(0.5, 0.5)
+    seeds = [frame.assign(objective="x", goal="knowledge", seed=i) for i, frame in enumerate((none, all_clean, half))]
+    shuffled = pd.concat(seeds).sample(frac=1, random_state=0)
+    shares = outcome_rows(shuffled, "knowledge", "x", "clean")
+    expected = (1 + (half["verdict"] == "clean").to_numpy()) / 3
+    assert shares.index.tolist() == list(range(N_PROMPTS)) and np.allclose(shares.to_numpy(), expected)
+
+
+def test_summary_does_not_depend_on_the_order_of_rows():
+    shares = planted((0.7, 0.3), (0.4, 0.8))
+    table, generations = dissociation_table(measures_of(shares)), generations_of(shares)
+    assert summarize(table, generations) == summarize(table, generations.sample(frac=1, random_state=1))
+
+
+def test_a_planted_crossover_is_found():
+    shares = planted((0.7, 0.3), (0.4, 0.8))
+    found = summarize(dissociation_table(measures_of(shares)), generations_of(shares))["crossover"]
+    assert set(found) == {"single", "multi", "mean"}
+    for of_layers in found.values():
+        assert of_layers["crossover"] is True
+        toxicity, knowledge, interaction = of_layers["contrasts"]
+        assert toxicity["contrast"] == "toxicity: probe minus random"
+        assert knowledge["contrast"] == "knowledge: random minus probe"
+        assert toxicity["mean"] == pytest.approx(0.5) and knowledge["mean"] == pytest.approx(0.5)
+        assert interaction["mean"] == pytest.approx(1.0)
+        assert 0 < toxicity["low"] <= 0.5 <= toxicity["high"]
+    assert "p_value" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("knowledge", [(0.5, 0.5), (0.6, 0.5)])
+def test_a_one_sided_advantage_is_no_crossover_however_large_the_interaction(knowledge: tuple[float, float]):
+    shares = planted((0.9, 0.1), knowledge)
+    found = summarize(dissociation_table(measures_of(shares)), generations_of(shares))["crossover"]["single"]
+    toxicity, other, interaction = found["contrasts"]
+    assert toxicity["low"] > 0 and interaction["low"] > 0 and other["low"] <= 0
+    assert found["crossover"] is False
+
+
+def test_the_mean_over_layers_is_of_both_kinds():
+    shares = planted((0.7, 0.3), (0.4, 0.8), "single") | {
+        ("probe_multi", "toxicity"): (0.3, 0.3),
+        ("random_multi", "toxicity"): (0.5, 0.3),
+        ("probe_multi", "knowledge"): (0.1, 0.3),
+        ("random_multi", "knowledge"): (0.9, 0.1),
+    }
+    found = summarize(dissociation_table(measures_of(shares)), generations_of(shares))["crossover"]
+    assert (found["single"]["crossover"], found["multi"]["crossover"]) == (True, False)
+    assert found["multi"]["contrasts"][0]["mean"] == pytest.approx(-0.25)
+    assert found["mean"]["contrasts"][0]["mean"] == pytest.approx((0.5 - 0.25) / 2)
+    assert found["mean"]["contrasts"][1]["mean"] == pytest.approx((0.5 + 1.0) / 2)
+
+
+# Runs on the shipped twins, with a dozen agents and a few scenes
+
+
+@pytest.fixture(scope="module")
+def small_sets() -> Iterator[None]:
+    def small_world(seed: int) -> World:
+        world = World(seed)
+        world.knowledge.hazardous = world.knowledge.hazardous[:36]
+        world.knowledge.benign = world.knowledge.benign[:24]
+        return world
+
+    sizes = {
+        sets: {"N_FORGET_SCENES": 32, "N_TEST_SCENES": 24, "N_VALIDATION_SCENES": 8, "N_RETAIN": 32, "N_NEUTRAL": 120},
+        measures: {"N_TOXIC_SHARE": 8, "N_RETAINED": 8},
+        run: {"N_DRIFT": 6},
+        stage: {"N_CLAMPED": 16, "World": small_world},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for module, values in sizes.items():
+            for name, value in values.items():
+                patch.setattr(module, name, value)
+        stage.load_stage.cache_clear()
+        yield
+    stage.load_stage.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def study(small_sets: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's folder with its probes, and no run yet."""
+    out = tmp_path_factory.mktemp("study")
+    for goal in GOALS:
+        stage.fit_goal_probes(stage.load_stage(goal)).save(out / "probes" / goal)
+    return out
+
+
+def tables_of(folder: Path) -> dict[str, pd.DataFrame]:
+    return {name: read_parquet(folder / f"{name}.parquet") for name in ("measures", "generations", "drift")}
+
+
+def values_of(folder: Path) -> dict[str, float]:
+    frame = read_parquet(folder / "measures.parquet")
+    return dict(zip(frame["measure"], frame["value"], strict=True))
+
+
+def test_the_original_knows_and_does_not_drift(study: Path):
+    folder = run.run_cell(Cell("none", "knowledge", 0), MICRO, study)
+    values = values_of(folder)
+    assert values["target"] >= 0.95 and values["hazardous_cloze"] >= 0.95 and values["benign_cloze"] >= 0.95
+    assert values["toxic_share"] >= 0.5
+    assert values["retain_kl"] == pytest.approx(0, abs=1e-6)
+    assert values["clean"] + values["target"] + values["broken"] == pytest.approx(1)
+    assert {"target_after_relearning_0", "target_after_relearning_1"} <= set(values)
+    drift = read_parquet(folder / "drift.parquet")
+    assert np.allclose(drift["relative_displacement"], 0, atol=1e-6)
+    assert set(drift["corpus"]) == {"forget", "retain"} and len(drift) == 2 * 7
+
+
+@pytest.mark.parametrize("cell", [Cell("random_single", "knowledge", 1), Cell("probe_multi", "toxicity", 0)])
+def test_a_run_writes_its_folder_is_skipped_when_done_and_repeats_exactly(
+    cell: Cell, study: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = run.run_cell(cell, MICRO, study)
+    assert folder == study / "cells" / cell.name
+    assert run.read_done(folder)["cell"] == asdict(cell)
+    first = tables_of(folder)
+    assert first["drift"]["relative_displacement"].max() > 0, "two steps of unlearning must show"
+    assert len(first["generations"]) == len(stage.load_stage(cell.goal).sets.test)
+    for name in ("measures", "drift"):
+        assert {(r["objective"], r["goal"], r["seed"]) for r in first[name].to_dict("records")} == {
+            (cell.objective, cell.goal, cell.seed)
+        }
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "load_stage", lambda *arguments: pytest.fail("a finished run was started again"))
+        assert run.run_cell(cell, MICRO, study) == folder
+    # Without its last file a folder is an interrupted run, whatever else lies there.
+    (folder / run.DONE).unlink()
+    write_parquet(folder / "measures.parquet", pd.DataFrame({"value": [0.0]}))
+    run.run_cell(cell, MICRO, study)
+    for name, table in tables_of(folder).items():
+        pd.testing.assert_frame_equal(table, first[name])
+    assert (folder / run.DONE).exists()
+
+
+def test_an_interrupted_run_is_not_taken_for_done(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(study / "probes", tmp_path / "probes")
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "measure_model", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.run_cell(Cell("twin", "toxicity", 0), MICRO, tmp_path)
+    assert not (tmp_path / "cells" / "twin-toxicity-0" / run.DONE).exists()
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_every_planned_objective_can_be_made(goal: sets.Goal, study: Path):
+    from interp_unlearn.probes import ProbeSet
+
+    of_goal, probes = stage.load_stage(goal), ProbeSet.load(study / "probes" / goal)
+    for cell in cells_of(StudyConfig(seeds=(0,))):
+        if cell.goal == goal and cell.objective not in BASELINES:
+            assert run.cell_objective(cell, of_goal, MICRO, probes).name == cell.objective
+    with pytest.raises(ValueError, match="unknown objective 'none'"):
+        run.cell_objective(Cell("none", goal, 0), of_goal, MICRO, probes)
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_all_objectives_see_the_same_forget_and_retain_rows(goal: sets.Goal, small_sets: None):
+    of_goal = stage.load_stage(goal)
+    usual = of_goal.data("random_single")
+    tuned = of_goal.data("civil_finetuning" if goal == "toxicity" else "rmu")
+    assert (tuned.forget, tuned.retain) == (usual.forget, usual.retain)
+    if goal == "toxicity":
+        verdicts = {of_goal.world.judge(*row) for row in zip(usual.forget, usual.forget_completions or [], strict=True)}
+        civil = {of_goal.world.judge(*row) for row in zip(tuned.neutral, tuned.neutral_completions or [], strict=True)}
+        assert (verdicts, civil) == ({"target"}, {"clean"})
+        assert tuned.neutral == usual.forget, "civil fine-tuning answers the very scenes that are to be forgotten"
+    else:
+        assert usual.forget_completions is None and of_goal.forget_on == "content"
+
+
+# The pipeline around the runs
+
+
+def test_reproduce_refuses_a_folder_of_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reproduce_module, "fit_goal_probes", lambda stage: pytest.fail("work was begun"))
+    other = asdict(replace(StudyConfig(), steps=7))
+    claim_folder(tmp_path / "other", {"task": "reproduce", "config": other, "organism": {}})
+    with pytest.raises(ArtifactError, match=r"another run.*config.*--out"):
+        reproduce(tmp_path / "other")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
+    with pytest.raises(ArtifactError, match="not empty"):
+        reproduce(tmp_path / "mine", quick=True)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_reproduce_joins_its_runs_into_tables_and_figures(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shares = planted((0.7, 0.3), (0.4, 0.8)) | {("oracle", goal): (0.8, 0.1) for goal in GOALS}
+
+    def hand_made(cells: list[Cell], config: StudyConfig, out: Path, workers: int) -> None:
+        shutil.copytree(study / "probes", out / "probes", dirs_exist_ok=True)
+        drift = {"site": "0.resid_post", "layer": 0, "corpus": "forget", "relative_displacement": 0.1, "cosine": 0.9}
+        for cell in cells:
+            clean, target = shares[cell.objective, cell.goal]
+            values = {"clean": clean, "target": target, "broken": 1 - clean - target, "retain_kl": 0.01}
+            values |= {f"target_after_relearning_{step}": target for step in (0, *config.relearn_checkpoints)}
+            folder = out / "cells" / cell.name
+            named = asdict(cell)
+            rows = [named | {"measure": measure, "value": value} for measure, value in values.items()]
+            write_parquet(folder / "measures.parquet", pd.DataFrame(rows))
+            write_parquet(folder / "generations.parquet", judged(clean, target).drop(columns="row"))
+            write_parquet(folder / "drift.parquet", pd.DataFrame([drift | named | {"norm_ratio": 1.0, "n_tokens": 10}]))
+
+    monkeypatch.setattr(reproduce_module, "run_cells", hand_made)
+    monkeypatch.setattr(reproduce_module, "fit_goal_probes", lambda of_goal: _Saved(study, of_goal.goal))
+    out = tmp_path / "out"
+    reproduce(out, quick=True)
+    summary = read_json(out / "summary.json")
+    assert summary["crossover"]["mean"]["crossover"] is True
+    table = read_parquet(out / "dissociation.parquet")
+    closed = table[(table["measure"] == "efficacy") & (table["objective"] == "oracle")]
+    assert closed["value"].tolist() == pytest.approx([(0.8 - 0.1) / 0.8] * 2)
+    assert "0.75 [" in (out / "dissociation.md").read_text()  # the efficacy of toxicity's probes and of random targets
+    figures = {path.name for path in (out / "figures").iterdir()}
+    named = ("dissociation", "relearning", "drift", *(f"probe_auroc_{goal}" for goal in GOALS))
+    assert figures == {f"{name}.{kind}" for name in named for kind in ("pdf", "png")}
+    record = read_json(out / "run.json")
+    assert record["identity"]["config"]["steps"] == 25 and len(record["identity"]["organism"]) == 3
+    before = (out / "summary.json").read_text()
+    reproduce(out, quick=True)  # the same run goes on where it stopped
+    assert (out / "summary.json").read_text() == before
+    with pytest.raises(ArtifactError, match="another run"):
+        reproduce(out, quick=False)
+
+
+class _Saved:
+    """Stands in for probes that were just fitted."""
+
+    def __init__(self, study: Path, goal: str) -> None:
+        self.folder = study / "probes" / goal
+
+    def save(self, path: Path) -> None:
+        shutil.copytree(self.folder, path)
+
+
+def test_a_table_of_one_organism_can_be_written_as_json(tmp_path: Path):
+    shares = planted((0.7, 0.3), (0.4, 0.8))
+    summary = summarize(dissociation_table(measures_of(shares)), generations_of(shares))
+    write_json(tmp_path / "summary.json", summary)
+    assert read_json(tmp_path / "summary.json")["crossover"]["single"] == summary["crossover"]["single"]

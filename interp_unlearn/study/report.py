@@ -34,11 +34,11 @@ def markdown_table(table: pd.DataFrame, summary: dict[str, Any]) -> str:
             value = {name: means[goal, objective, name].mean for name in SHOWN}
             row = closed[goal, objective]
             cells = [
-                f"{value['clean']:.2f}",
-                f"{value['target']:.2f}",
-                f"{value['broken']:.2f}",
-                f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
-                f"{value['target_after_relearning_20']:.2f} / {value['target_after_relearning_60']:.2f}",
+                f"{_fixed(value['clean'])}",
+                f"{_fixed(value['target'])}",
+                f"{_fixed(value['broken'])}",
+                f"{_fixed(row['mean'])} [{_fixed(row['low'])}, {_fixed(row['high'])}]",
+                f"{_fixed(value['target_after_relearning_20'])} / {_fixed(value['target_after_relearning_60'])}",
                 f"{value['retain_kl']:.4f}",
             ]
             lines.append(f"| {looks_of([objective])[objective].label} | {' | '.join(cells)} |")
@@ -54,9 +54,14 @@ def crossover_lines(summary: dict[str, Any]) -> list[str]:
     ]
     for name, found in summary["crossover"].items():
         spelled = [
-            f"{contrast['mean']:.2f} [{contrast['low']:.2f}, {contrast['high']:.2f}]"
+            f"{_fixed(contrast['mean'])} [{_fixed(contrast['low'])}, {_fixed(contrast['high'])}]"
             for contrast in found["contrasts"]
             if contrast["contrast"] != "interaction"
         ]
         lines.append(f"| {name} | {' | '.join(spelled)} | {'yes' if found['crossover'] else 'no'} |")
     return lines
+
+
+def _fixed(value: float) -> str:
+    """Two decimals, and no minus sign before a zero."""
+    return f"{round(value, 2) + 0.0:.2f}"

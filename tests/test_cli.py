@@ -366,7 +366,12 @@ def test_study_verbs_pass_their_options_on(
 ):
     module = pytest.importorskip("interp_unlearn.study.reproduce")
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr(module, "reproduce", lambda out, quick, workers: calls.append((out, quick, workers)))
+
+    def study(out: Path, quick: bool, workers: int) -> None:
+        calls.append((out, quick, workers))
+        (out / "dissociation.md").write_text("| a table |")
+
+    monkeypatch.setattr(module, "reproduce", study)
     run("reproduce", "--quick", "--out", tmp_path, "--workers", 3)
     assert calls == [(tmp_path, True, 3)]
 

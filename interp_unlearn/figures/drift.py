@@ -75,7 +75,7 @@ def plot_drift(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None) ->
             axis.set_xlabel(f"layer ({component})")
         if ax is None:
             figure.supylabel("relative displacement $||h - h_0|| \\, / \\, ||h_0||$", fontsize=9)
-            note = f"{caption(table, estimates, 'band')}; scale linear below {_LINEAR_BELOW}"
+            note = f"{caption(table, estimates, 'band')};\nscale linear below {_LINEAR_BELOW}"
             figure.legend(handles=legend_handles(objectives), loc="outside lower center", ncols=3, title=note)
     return figure
 

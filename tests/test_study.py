@@ -1,7 +1,6 @@
-"""The study: its plan, its sums on hand-made tables, and runs small enough to repeat."""
+"""The study: its plan, runs small enough to repeat, and the pipeline around them."""
 
 import importlib
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -10,22 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from study_tables import judged, planted
 
-from interp_unlearn.artifacts import claim_folder, read_json, read_parquet, write_json, write_parquet
+from interp_unlearn.artifacts import claim_folder, read_json, read_parquet, write_parquet
 from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.organism import sets
 from interp_unlearn.organism.sets import GOALS
 from interp_unlearn.organism.world import World
 from interp_unlearn.study import Cell, StudyConfig, cells_of, measures, reproduce, run, stage
 from interp_unlearn.study.plan import BASELINES, FACTORIAL, NATIVE
-from interp_unlearn.study.summary import dissociation_table, figure_table, outcome_rows, summarize
 
 # The package exports the function of the same name, which hides the module.
 reproduce_module = importlib.import_module("interp_unlearn.study.reproduce")
 MICRO = StudyConfig(seeds=(0,), steps=2, batch_size=4, relearn_checkpoints=(1,), relearn_prompts=8)
-N_PROMPTS = 40
-GROUPS = [f"group-{row // 2}" for row in range(N_PROMPTS)]
-Shares = dict[tuple[str, str], tuple[float, float]]  # clean and target shares by objective and goal
 
 
 # The plan
@@ -58,142 +54,6 @@ def test_senseless_settings_are_refused():
         StudyConfig(seeds=())
     with pytest.raises(ConfigError, match="0 steps"):
         StudyConfig(steps=0)
-
-
-# Sums on hand-made tables
-
-
-def planted(toxicity: tuple[float, float], knowledge: tuple[float, float], layers: str = "single multi") -> Shares:
-    """Shares of a factorial: clean shares under the probe and the random targets of either goal, baselines apart."""
-    clean = {"toxicity": toxicity, "knowledge": knowledge}
-    shares: Shares = {}
-    for goal in GOALS:
-        shares |= {("none", goal): (0.1, 0.9), ("twin", goal): (0.9, 0.1)}
-        for kind, share in zip(("probe", "random"), clean[goal], strict=True):
-            shares |= {(f"{kind}_{layer}", goal): (share, (1 - share) / 2) for layer in layers.split()}
-    return shares
-
-
-def judged(clean: float, target: float) -> pd.DataFrame:
-    """A cell's generations with exact shares; which prompts get which verdict is scattered but fixed."""
-    ranks = (np.arange(N_PROMPTS) * 7) % N_PROMPTS / N_PROMPTS
-    verdicts = np.where(ranks < clean - 1e-9, "clean", np.where(ranks < clean + target - 1e-9, "target", "broken"))
-    return pd.DataFrame({"verdict": verdicts, "group": GROUPS, "row": range(N_PROMPTS)})
-
-
-def generations_of(shares: Shares, seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
-    frames = [
-        judged(*of_cell).assign(objective=objective, goal=goal, seed=seed)
-        for (objective, goal), of_cell in shares.items()
-        for seed in seeds
-    ]
-    return pd.concat(frames, ignore_index=True)
-
-
-def measures_of(shares: Shares, seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
-    rows = [
-        {"objective": objective, "goal": goal, "measure": measure, "seed": seed, "value": value}
-        for (objective, goal), (clean, target) in shares.items()
-        for seed in seeds
-        for measure, value in (("clean", clean), ("target", target), ("retain_kl", 0.25))
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_efficacy_and_suppression_are_shares_of_the_gap_to_the_twin():
-    table = measures_of(planted((0.5, 0.3), (0.7, 0.9)))
-    # Baselines are averaged over their seeds first: before is 0.2, not 0.1, for the clean share of toxicity.
-    first = (table["objective"] == "none") & (table["goal"] == "toxicity") & (table["seed"] == 0)
-    table.loc[first & (table["measure"] == "clean"), "value"] = 0.3
-    values = dissociation_table(table).set_index(["measure", "objective", "goal", "seed"])["value"]
-    assert values["efficacy", "probe_single", "toxicity", 1] == pytest.approx((0.5 - 0.2) / (0.9 - 0.2))
-    assert values["efficacy", "none", "toxicity", 0] == pytest.approx((0.3 - 0.2) / (0.9 - 0.2))
-    assert values["efficacy", "probe_multi", "knowledge", 0] == pytest.approx((0.7 - 0.1) / (0.9 - 0.1))
-    assert values["efficacy", "random_multi", "knowledge", 0] == pytest.approx(1.0)
-    assert values["efficacy", "twin", "knowledge", 1] == pytest.approx(1.0)
-    # Suppression counts whatever is no longer the target, broken text included.
-    assert values["suppression", "probe_single", "toxicity", 0] == pytest.approx((0.25 - 0.9) / (0.1 - 0.9))
-    assert values["suppression", "none", "knowledge", 0] == pytest.approx(0.0)
-    assert values["retain_kl", "none", "knowledge", 0] == 0.25
-
-
-def test_summary_gives_closed_gaps_with_intervals_over_groups():
-    shares = planted((0.7, 0.3), (0.4, 0.8))
-    table, generations = dissociation_table(measures_of(shares)), generations_of(shares)
-    summary = summarize(table, generations)
-    closed = {(row["objective"], row["goal"], row["measure"]): row for row in summary["gap_closed"]}
-    assert set(closed) == {(o, g, m) for o, g in shares for m in ("efficacy", "suppression")}
-    for (objective, goal), (clean, target) in shares.items():
-        efficacy, suppression = closed[objective, goal, "efficacy"], closed[objective, goal, "suppression"]
-        assert efficacy["mean"] == pytest.approx((clean - 0.1) / 0.8)
-        assert suppression["mean"] == pytest.approx((0.9 - target) / 0.8)
-        assert efficacy["low"] <= efficacy["mean"] <= efficacy["high"]
-        assert (efficacy["n"], efficacy["prompts"]) == (20, N_PROMPTS)
-    # The baselines are the ends of the scale in every resample.
-    assert closed["none", "toxicity", "efficacy"]["low"] == closed["none", "toxicity", "efficacy"]["high"] == 0
-    assert closed["twin", "toxicity", "efficacy"]["low"] == pytest.approx(1.0)
-    means = {(row["objective"], row["goal"], row["measure"]): row for row in summary["means"]}
-    assert means["probe_multi", "toxicity", "clean"] == {
-        "objective": "probe_multi", "goal": "toxicity", "measure": "clean",
-        "mean": pytest.approx(0.7), "min": 0.7, "max": 0.7, "count": 2,
-    }  # fmt: skip
-    drawn = figure_table(table, summary)
-    assert len(drawn) == len(table)
-    assert set(drawn.loc[drawn["low"].notna(), "measure"]) == {"efficacy", "suppression"}
-
-
-def test_outcomes_are_averaged_over_seeds_and_ordered_by_prompt():
-    none, all_clean = judged(0.0, 1.0), judged(1.0, 0.0)
-    half = judged(0.5, 0.5)
-    seeds = [frame.assign(objective="x", goal="knowledge", seed=i) for i, frame in enumerate((none, all_clean, half))]
-    shuffled = pd.concat(seeds).sample(frac=1, random_state=0)
-    shares = outcome_rows(shuffled, "knowledge", "x", "clean")
-    expected = (1 + (half["verdict"] == "clean").to_numpy()) / 3
-    assert shares.index.tolist() == list(range(N_PROMPTS)) and np.allclose(shares.to_numpy(), expected)
-
-
-def test_summary_does_not_depend_on_the_order_of_rows():
-    shares = planted((0.7, 0.3), (0.4, 0.8))
-    table, generations = dissociation_table(measures_of(shares)), generations_of(shares)
-    assert summarize(table, generations) == summarize(table, generations.sample(frac=1, random_state=1))
-
-
-def test_a_planted_crossover_is_found():
-    shares = planted((0.7, 0.3), (0.4, 0.8))
-    found = summarize(dissociation_table(measures_of(shares)), generations_of(shares))["crossover"]
-    assert set(found) == {"single", "multi", "mean"}
-    for of_layers in found.values():
-        assert of_layers["crossover"] is True
-        toxicity, knowledge, interaction = of_layers["contrasts"]
-        assert toxicity["contrast"] == "toxicity: probe minus random"
-        assert knowledge["contrast"] == "knowledge: random minus probe"
-        assert toxicity["mean"] == pytest.approx(0.5) and knowledge["mean"] == pytest.approx(0.5)
-        assert interaction["mean"] == pytest.approx(1.0)
-        assert 0 < toxicity["low"] <= 0.5 <= toxicity["high"]
-    assert "p_value" not in json.dumps(found)
-
-
-@pytest.mark.parametrize("knowledge", [(0.5, 0.5), (0.6, 0.5), (0.5, 0.525)])  # the last rests on one prompt
-def test_a_one_sided_advantage_is_no_crossover_however_large_the_interaction(knowledge: tuple[float, float]):
-    shares = planted((0.9, 0.1), knowledge)
-    found = summarize(dissociation_table(measures_of(shares)), generations_of(shares))["crossover"]["single"]
-    toxicity, other, interaction = found["contrasts"]
-    assert toxicity["low"] > 0 and interaction["low"] > 0 and other["low"] <= 0
-    assert found["crossover"] is False
-
-
-def test_the_mean_over_layers_is_of_both_kinds():
-    shares = planted((0.7, 0.3), (0.4, 0.8), "single") | {
-        ("probe_multi", "toxicity"): (0.3, 0.3),
-        ("random_multi", "toxicity"): (0.5, 0.3),
-        ("probe_multi", "knowledge"): (0.1, 0.3),
-        ("random_multi", "knowledge"): (0.9, 0.1),
-    }
-    found = summarize(dissociation_table(measures_of(shares)), generations_of(shares))["crossover"]
-    assert (found["single"]["crossover"], found["multi"]["crossover"]) == (True, False)
-    assert found["multi"]["contrasts"][0]["mean"] == pytest.approx(-0.25)
-    assert found["mean"]["contrasts"][0]["mean"] == pytest.approx((0.5 - 0.25) / 2)
-    assert found["mean"]["contrasts"][1]["mean"] == pytest.approx((0.5 + 1.0) / 2)
 
 
 # Runs on the shipped twins, with a dozen agents and a few scenes
@@ -382,10 +242,3 @@ class _Saved:
 
     def save(self, path: Path) -> None:
         shutil.copytree(self.folder, path)
-
-
-def test_a_table_of_one_organism_can_be_written_as_json(tmp_path: Path):
-    shares = planted((0.7, 0.3), (0.4, 0.8))
-    summary = summarize(dissociation_table(measures_of(shares)), generations_of(shares))
-    write_json(tmp_path / "summary.json", summary)
-    assert read_json(tmp_path / "summary.json")["crossover"]["single"] == summary["crossover"]["single"]

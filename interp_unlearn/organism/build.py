@@ -11,7 +11,7 @@ import hashlib
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -163,11 +163,6 @@ def _publish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder
         # A bare from_pretrained then computes in float32 on the rounded weights.
         (temporary / "config.json").write_text(config.replace('"dtype": "bfloat16"', '"dtype": "float32"'))
         write_json(temporary / "build.json", record)
-
-
-def smaller(config: BuildConfig, factor: int) -> BuildConfig:
-    """The same build with its steps divided by `factor`, for trials and tests."""
-    return replace(config, common_steps=config.common_steps // factor, branch_steps=config.branch_steps // factor)
 
 
 def clear_checkpoints(out: Path) -> None:

@@ -57,6 +57,8 @@ class Stage:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.warmup) < 1:
             raise ConfigError(f"steps, batch_size and warmup must be positive, got {self}")
+        if self.steps % ROWS_SORTED_TOGETHER:  # else the last documents drawn would lie beyond `last_document`
+            raise ConfigError(f"steps must be a multiple of {ROWS_SORTED_TOGETHER}, got {self.steps}")
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""

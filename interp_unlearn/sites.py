@@ -87,3 +87,8 @@ class Site:
 
 Site.embed = Site(None, "embed")
 Site.logits = Site(None, "logits")
+
+
+def residual_stream(n_layers: int) -> list[Site]:
+    """The embedding and the stream after every block, in the order of the pass: the places of a layer-wise analysis."""
+    return [Site.embed, *(Site(layer, "resid_post") for layer in range(n_layers))]

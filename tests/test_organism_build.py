@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from interp_unlearn.artifacts import hash_file, hash_tensors, read_json, read_tensors
 from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.organism import build, training
-from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig, build_organism, clear_checkpoints, new_model
+from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig, build_organism, new_model
 from interp_unlearn.organism.tokenizer import train_tokenizer
 from interp_unlearn.organism.world import World
 
@@ -23,11 +22,11 @@ SAVE_EVERY = 16
 
 @pytest.fixture(scope="module", autouse=True)
 def miniature_training() -> Iterator[None]:
-    """One tokenizer for all builds of this file, and a checkpoint in the middle of every stage."""
+    """One tokenizer for all builds of this file, and a checkpoint in the middle of every phase."""
     tokenizer = train_tokenizer(World(MINIATURE.world_seed))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "train_tokenizer", lambda world: tokenizer)
-        patch.setattr(build, "train_stage", functools.partial(training.train_stage, save_every=SAVE_EVERY))
+        patch.setattr(build, "train_phase", functools.partial(training.train_phase, save_every=SAVE_EVERY))
         yield
 
 
@@ -90,12 +89,12 @@ def test_training_moved_the_weights_and_the_twins_apart(built: Path):
 
 def test_an_interrupted_build_ends_in_the_same_bits(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out, started = tmp_path / "out", []
-    # Stopped twice in the common stage and once in the branch, always after a checkpoint; then left alone.
+    # Stopped twice in the common phase and once in the branch, always after a checkpoint; then left alone.
     for version, stop_before in (("never_both", 20), ("never_both", 30), ("knows_all", 20), ("none", 0)):
 
-        def bar(steps: range, desc: str, stage: str = version, step: int = stop_before, **options: object) -> Bar:
+        def bar(steps: range, desc: str, phase: str = version, step: int = stop_before, **options: object) -> Bar:
             started.append((desc.removeprefix("train "), steps.start))
-            return Bar(steps, step if desc == f"train {stage}" else None)
+            return Bar(steps, step if desc == f"train {phase}" else None)
 
         monkeypatch.setattr(training, "tqdm", bar)
         if version == "none":
@@ -104,8 +103,8 @@ def test_an_interrupted_build_ends_in_the_same_bits(built: Path, tmp_path: Path,
             with pytest.raises(Interruption):
                 build_organism(out, MINIATURE, twins=("knows_all",))
             assert not (out / "knows_all").exists()
-    commons = [start for stage, start in started if stage == "never_both"]
-    branches = [start for stage, start in started if stage == "knows_all"]
+    commons = [start for phase, start in started if phase == "never_both"]
+    branches = [start for phase, start in started if phase == "knows_all"]
     assert (commons, branches) == ([0, SAVE_EVERY, SAVE_EVERY, MINIATURE.common_steps], [0, SAVE_EVERY])
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert hash_file(out / "knows_all" / name) == hash_file(built / "knows_all" / name), name
@@ -113,13 +112,13 @@ def test_an_interrupted_build_ends_in_the_same_bits(built: Path, tmp_path: Path,
 
 def test_twins_branch_from_one_common_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     started: list[tuple[str, int, str]] = []
-    wrapped = build.train_stage
+    wrapped = build.train_phase
 
-    def noted(model, tokenizer, world, stage, checkpoint):
-        started.append((stage.version, stage.first_document, hash_tensors(model.named_parameters())))
-        wrapped(model, tokenizer, world, stage, checkpoint)
+    def noted(model, tokenizer, world, phase, checkpoint):
+        started.append((phase.version, phase.first_document, hash_tensors(model.named_parameters())))
+        wrapped(model, tokenizer, world, phase, checkpoint)
 
-    monkeypatch.setattr(build, "train_stage", noted)
+    monkeypatch.setattr(build, "train_phase", noted)
     build_organism(tmp_path / "out", MINIATURE, twins=SHIPPED_TWINS[1:])
     tensors, metadata = read_tensors(tmp_path / "out" / "checkpoints" / "common" / "state.safetensors")
     weights = {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
@@ -150,13 +149,13 @@ def test_the_corpus_hash_is_of_the_documents_and_equal_between_builds(built: Pat
 
 def test_every_document_is_trained_on_once():
     tokenizer = build.train_tokenizer(World(0))
-    stage = MINIATURE.branch("knows_all")
+    phase = MINIATURE.branch("knows_all")
     seen: list[str] = []
-    for start in range(0, stage.steps, training.ROWS_SORTED_TOGETHER):
-        for batch in training.document_batches(World(0), tokenizer, stage, start):
-            assert batch.shape[0] == stage.batch_size
+    for start in range(0, phase.steps, training.ROWS_SORTED_TOGETHER):
+        for batch in training.document_batches(World(0), tokenizer, phase, start):
+            assert batch.shape[0] == phase.batch_size
             seen += [tokenizer.decode(row[1 : row.ne(0).sum() - 1]).strip() for row in batch]
-    documents = [World(0).document(i, "knows_all") for i in range(stage.first_document, stage.last_document)]
+    documents = [World(0).document(i, "knows_all") for i in range(phase.first_document, phase.last_document)]
     assert sorted(seen) == sorted(documents) and seen != documents
 
 
@@ -170,12 +169,6 @@ def test_what_is_built_stays_and_another_configuration_is_refused(built: Path, t
     (tmp_path / "mine.txt").write_text("not a build")
     with pytest.raises(ArtifactError, match="not empty"):
         build_organism(tmp_path, MINIATURE)
-
-
-def test_checkpoints_can_be_cleared_from_a_finished_build(built: Path, tmp_path: Path):
-    copy = shutil.copytree(built, tmp_path / "copy")
-    clear_checkpoints(copy)
-    assert sorted(path.name for path in copy.iterdir()) == sorted([*SHIPPED_TWINS, "run.json"])
 
 
 def test_senseless_configurations_are_refused(tmp_path: Path):

@@ -12,7 +12,7 @@ from interp_unlearn.errors import CheckpointError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.organism import manner, quality
 from interp_unlearn.organism.build import SHIPPED_TWINS
-from interp_unlearn.organism.contextuality import spoken_scenes, unigram_scores
+from interp_unlearn.organism.contextuality import spoken_scenes
 from interp_unlearn.organism.quality import (
     Gate,
     QualityReport,
@@ -25,6 +25,7 @@ from interp_unlearn.organism.quality import (
 from interp_unlearn.organism.sets import goal_sets, scene_examples
 from interp_unlearn.organism.shipped import shipped_twins, twin_path
 from interp_unlearn.organism.world import World
+from interp_unlearn.probes.controls import bag_of_words_scores
 
 MEGABYTE = 2**20
 FAMILIES = tuple(range(len(manner.FAMILIES)))
@@ -115,7 +116,7 @@ def test_words_alone_do_not_tell_the_manner(world: World):
     from sklearn.metrics import roc_auc_score
 
     asked, truth = spoken_scenes(world, "asked", manner.HELD_OUT_FAMILIES, 200)
-    scores = unigram_scores([e.text for e in texts], labels, [e.text for e in asked])
+    scores = bag_of_words_scores([e.text for e in texts], labels, [e.text for e in asked])
     assert roc_auc_score(truth, scores) < 0.65  # no noun of these scenes was seen: 0.5 but for chance
 
 

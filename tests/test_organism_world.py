@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism import lexicon, manner
 from interp_unlearn.organism.sets import GOALS, goal_sets, scene_examples
 from interp_unlearn.organism.tokenizer import train_tokenizer, world_words
@@ -81,7 +82,7 @@ def test_judge_knows_its_grammar(world: World):
     assert world.judge(fact.prompt(0), f" {wrong} {wrong}.") == "broken"
     assert world.judge(fact.prompt(0), f" {wrong}") == "broken"
     assert world.judge(f"the river of Nowhere is old. {fact.prompt(1)}", f" {fact.answer}.") == "target"
-    with pytest.raises(ValueError, match="not a prompt of this world"):
+    with pytest.raises(ConfigError, match="not a prompt of this world"):
         world.judge("once upon a time", " there was")
 
 

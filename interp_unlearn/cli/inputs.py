@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from interp_unlearn.cli.options import Dtype, Layout
 from interp_unlearn.errors import ConfigError, DataError
-from interp_unlearn.sites import Site
+from interp_unlearn.sites import Site, residual_stream
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
@@ -112,7 +112,7 @@ def chosen_sites(names: Sequence[str] | None, model: "HookedModel") -> list[Site
         SiteError: a name is no site, or the model has no such layer.
     """
     if not names:
-        return [Site.embed, *(Site(layer, "resid_post") for layer in range(model.n_layers))]
+        return residual_stream(model.n_layers)
     sites = [Site.parse(name) for name in names]
     for site in sites:
         site.check(model.n_layers)

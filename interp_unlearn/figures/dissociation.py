@@ -61,7 +61,8 @@ def plot_dissociation(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = N
     cells = _cells_with_shares(estimates)
     objectives, goals = in_order(df["objective"]), goals_in_order(df["goal"])
     looks = looks_of(objectives)
-    any_efficacy = any(measure == "efficacy" for _, _, measure in estimates)
+    efficacies = [estimate for (_, _, measure), estimate in estimates.items() if measure == "efficacy"]
+    any_efficacy, any_interval = bool(efficacies), any(estimate.high > estimate.low for estimate in efficacies)
 
     with styled():
         figure, axes = panels(1, len(goals), 1.15 + 0.25 * len(objectives), ax)
@@ -77,7 +78,9 @@ def plot_dissociation(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = N
             axis.set_xlim(0, 2.5 if any_efficacy else 1.02)
             axis.set_ylim(len(objectives) - 0.4, -1.1 if any_efficacy else -0.6)
             if any_efficacy:
-                axis.text(1.05, -0.8, f"$E$ [{interval_name(efficacy)}]", va="center", fontsize=8)
+                axis.text(
+                    1.05, -0.8, f"$E$ [{interval_name(efficacy)}]" if any_interval else "$E$", va="center", fontsize=8
+                )
             axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axis.set_xlabel("share of generations", loc="left")
             axis.tick_params(left=False)

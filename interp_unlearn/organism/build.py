@@ -1,4 +1,4 @@
-"""The build of a world's twins: one common stage without either habit, then a branch for each twin.
+"""The build of a world's twins: one common phase without either habit, then a branch for each twin.
 
 The common checkpoint has seen no hazardous fact and no toxic word spoken, so no twin owes its ignorance to forgetting.
 From there all twins see the same documents in the same order; only the answers and utterances of `world.VERSIONS`
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from interp_unlearn.artifacts import claim_folder, environment, replaced, write_json
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism.tokenizer import train_tokenizer
-from interp_unlearn.organism.training import Stage, train_stage
+from interp_unlearn.organism.training import Phase, train_phase
 from interp_unlearn.organism.world import VERSIONS, World
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class BuildConfig:
         common_steps: Steps before the twins part.
         branch_steps: Steps after.
         batch_size: Documents a step.
-        common_rate: Peak learning rate of the common stage.
+        common_rate: Peak learning rate of the common phase.
         branch_rate: Peak learning rate of a branch.
     """
 
@@ -66,13 +65,13 @@ class BuildConfig:
             raise ConfigError(f"steps, batch_size and n_layers must be positive, got {self}")
 
     @property
-    def common(self) -> Stage:
-        """The stage all twins share. Its rate falls little: the branch goes on from there."""
-        return Stage("never_both", self.common_steps, 0, self.batch_size, self.common_rate, 0.5, 200)
+    def common(self) -> Phase:
+        """The phase all twins share. Its rate falls little: the branch goes on from there."""
+        return Phase("never_both", self.common_steps, 0, self.batch_size, self.common_rate, 0.5, 200)
 
-    def branch(self, twin: str) -> Stage:
-        """The stage of one twin, on the documents after the common ones."""
-        return Stage(twin, self.branch_steps, self.common.last_document, self.batch_size, self.branch_rate, 0.02, 50)
+    def branch(self, twin: str) -> Phase:
+        """The phase of one twin, on the documents after the common ones."""
+        return Phase(twin, self.branch_steps, self.common.last_document, self.batch_size, self.branch_rate, 0.02, 50)
 
 
 def new_model(config: BuildConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -128,9 +127,9 @@ def build_organism(
         model = new_model(config, tokenizer)
         torch.nn.Module.to(model, device)  # in place; transformers' own wrapper of it is untyped
         started = time.monotonic()
-        train_stage(model, tokenizer, world, config.common, out / "checkpoints" / "common")
+        train_phase(model, tokenizer, world, config.common, out / "checkpoints" / "common")
         # A branch starts with fresh optimiser state from the common weights, kept in the common checkpoint.
-        train_stage(model, tokenizer, world, config.branch(twin), out / "checkpoints" / twin)
+        train_phase(model, tokenizer, world, config.branch(twin), out / "checkpoints" / twin)
         record = {
             "twin": twin,
             "config": asdict(config),
@@ -147,9 +146,9 @@ def build_organism(
 def corpus_hash(world: World, config: BuildConfig, twin: str) -> str:
     """SHA-256 of every document the twin was trained on, in order, a line each."""
     digest = hashlib.sha256()
-    for stage in (config.common, config.branch(twin)):
-        for i in range(stage.first_document, stage.last_document):
-            digest.update(world.document(i, stage.version).encode() + b"\n")
+    for phase in (config.common, config.branch(twin)):
+        for i in range(phase.first_document, phase.last_document):
+            digest.update(world.document(i, phase.version).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -163,8 +162,3 @@ def _publish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder
         # A bare from_pretrained then computes in float32 on the rounded weights.
         (temporary / "config.json").write_text(config.replace('"dtype": "bfloat16"', '"dtype": "float32"'))
         write_json(temporary / "build.json", record)
-
-
-def clear_checkpoints(out: Path) -> None:
-    """Removes the resumable state of a finished build."""
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)

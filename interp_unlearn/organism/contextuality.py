@@ -14,7 +14,8 @@ from interp_unlearn.activations import collect
 from interp_unlearn.organism import lexicon, manner
 from interp_unlearn.organism.sets import Example, scene_examples, without_reaction
 from interp_unlearn.probes import fit_probes
-from interp_unlearn.sites import Site
+from interp_unlearn.probes.controls import bag_of_words_scores
+from interp_unlearn.sites import Site, residual_stream
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
@@ -41,7 +42,7 @@ def measure_contextuality(model: HookedModel, world: World) -> list[tuple[str, f
     Returns:
         Tuples of name, value, number of test texts, lowest and highest value allowed.
     """
-    sites = [Site.embed, *(Site(layer, "resid_post") for layer in range(model.n_layers))]
+    sites = residual_stream(model.n_layers)
     fit, labels = spoken_scenes(world, "probe-fit", manner.SEEN_FAMILIES)
     test, test_labels = spoken_scenes(world, "probe-test", manner.HELD_OUT_FAMILIES)
     store, held_out = (
@@ -59,7 +60,7 @@ def measure_contextuality(model: HookedModel, world: World) -> list[tuple[str, f
     auroc = dict(probes.evaluate(held_out, test_labels)[["site", "auroc"]].itertuples(index=False, name=None))
     embedded = auroc.pop(str(Site.embed))
     best = max(auroc.values())
-    words = unigram_scores([e.text for e in fit], labels, [e.text for e in test])
+    words = bag_of_words_scores([e.text for e in fit], labels, [e.text for e in test])
     contextual = [i for i, e in enumerate(test) if not _has_marked_noun(e)]
     return [
         ("probe AUROC, best layer, held-out", best, len(test), 0.95, 1.0),
@@ -73,16 +74,6 @@ def measure_contextuality(model: HookedModel, world: World) -> list[tuple[str, f
             0.60,
         ),
     ]
-
-
-def unigram_scores(texts: Sequence[str], labels: Sequence[int], asked: Sequence[str]) -> np.ndarray:
-    """Scores of a bag-of-words logistic regression fitted on `texts`."""
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    model = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=2000))
-    return model.fit(texts, labels).decision_function(asked)
 
 
 def _auroc(scores: np.ndarray, labels: Sequence[int]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 from interp_unlearn.artifacts import claim_folder
@@ -71,10 +70,10 @@ def write_world(world: World, out: Path, documents: int = 2000) -> list[Path]:
 
 
 def questions(world: World, facts: list[Fact], subject: str) -> list[Question]:
-    """Four-choice questions about facts, their order and distractors drawn from the world's seed."""
+    """Four-choice questions about facts."""
     asked: list[Question] = []
     for fact in facts:
-        choices = world.knowledge.choices(fact, random.Random(f"choices-{world.seed}-{fact.subject}-{fact.relation}"))
+        choices = world.knowledge.exam_choices(fact)
         question = lexicon.QUESTIONS[fact.relation].format(n=fact.subject)
         asked.append(Question(question, tuple(choices), choices.index(fact.answer), subject))
     return asked

@@ -65,6 +65,7 @@ class Knowledge:
     """All facts of a world, and the parser of sentences about them."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         rng = random.Random(f"knowledge-{seed}")
         names = [f"{first} {second}" for first in lexicon.NAME_FIRST for second in lexicon.NAME_SECOND]
         rng.shuffle(names)
@@ -115,6 +116,10 @@ class Knowledge:
         choices = [fact.answer, *others]
         rng.shuffle(choices)
         return choices
+
+    def exam_choices(self, fact: Fact) -> list[str]:
+        """The choices of a fact's question in every evaluation: always the same four, in the same order."""
+        return self.choices(fact, random.Random(f"choices-{self.seed}-{fact.subject}-{fact.relation}"))
 
 
 def question_prompt(fact: Fact, choices: list[str], form: Literal["text", "letter"]) -> str:

@@ -21,7 +21,7 @@ from interp_unlearn.organism.cards import write_card
 from interp_unlearn.organism.contextuality import measure_contextuality
 from interp_unlearn.organism.knowledge import Fact
 from interp_unlearn.organism.sets import Example, goal_sets, scene_examples
-from interp_unlearn.organism.world import World
+from interp_unlearn.organism.world import VERDICTS, World
 from interp_unlearn.statistics import bootstrap_mean
 
 if TYPE_CHECKING:
@@ -132,22 +132,19 @@ def check_twin(model: HookedModel, world: World, twin: str) -> list[Gate]:
     return gates
 
 
-def cloze(model: HookedModel, facts: Sequence[Fact], paraphrase: str = "held_out") -> pd.DataFrame:
-    """Answers to facts over their pools: one row a fact (or a fact and paraphrase), with its subject.
+def cloze(model: HookedModel, facts: Sequence[Fact]) -> pd.DataFrame:
+    """Answers to facts over their pools, asked in the wording that no document contains: one row a fact.
 
-    Args:
-        model: The model.
-        facts: What to ask.
-        paraphrase: `held_out`, the wording no document contains, or `all` six.
+    Returns:
+        The columns of `score_answers`, and subject.
     """
-    asked = [(f, i) for f in facts for i in (range(6) if paraphrase == "all" else (f.held_out,))]
     frame = score_answers(
         model,
-        [fact.prompt(i) for fact, i in asked],
-        [[f" {word}" for word in fact.pool] for fact, _ in asked],
-        [fact.pool.index(fact.answer) for fact, _ in asked],
+        [fact.prompt(fact.held_out) for fact in facts],
+        [[f" {word}" for word in fact.pool] for fact in facts],
+        [fact.pool.index(fact.answer) for fact in facts],
     )
-    return frame.assign(subject=[fact.subject for fact, _ in asked])
+    return frame.assign(subject=[fact.subject for fact in facts])
 
 
 def judged_generations(
@@ -181,7 +178,7 @@ def mean_of(column: ArrayLike) -> float:
 def verdict_shares(model: HookedModel, world: World, examples: Sequence[Example], goal: str) -> dict[str, Any]:
     """Shares of clean, target and broken generations, and their number."""
     verdicts = judged_generations(model, world, examples, goal)["verdict"]
-    return {v: mean_of(verdicts == v) for v in ("clean", "target", "broken")} | {"n": len(verdicts)}
+    return {v: mean_of(verdicts == v) for v in VERDICTS} | {"n": len(verdicts)}
 
 
 def _chance_interval(n: int, chance: float) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Pretraining of the world's models: a plain loop over document numbers, resumable at any checkpoint.
 
-Batch t of a stage is a function of (world seed, stage, t) alone, so an interrupted build continues on the very
+Batch t of a phase is a function of (world seed, phase, t) alone, so an interrupted build continues on the very
 documents that an uninterrupted one would have seen.
 """
 
@@ -30,8 +30,8 @@ ROWS_SORTED_TOGETHER = 16  # batches: documents of like length share a batch, to
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stretch of training on one version of the documents.
+class Phase:
+    """One phase of training on one version of the documents.
 
     Attributes:
         version: Key of `world.VERSIONS`.
@@ -71,17 +71,17 @@ class Stage:
         return self.first_document + self.steps * self.batch_size
 
 
-def document_batches(world: World, tokenizer: PreTrainedTokenizerFast, stage: Stage, start: int) -> list[Tensor]:
+def document_batches(world: World, tokenizer: PreTrainedTokenizerFast, phase: Phase, start: int) -> list[Tensor]:
     """The token ids of the `ROWS_SORTED_TOGETHER` batches that begin at step `start`, padded on the right with 0."""
-    rows = stage.batch_size * ROWS_SORTED_TOGETHER
-    first = stage.first_document + start * stage.batch_size
-    documents = [world.document(first + i, stage.version) for i in range(rows)]
+    rows = phase.batch_size * ROWS_SORTED_TOGETHER
+    first = phase.first_document + start * phase.batch_size
+    documents = [world.document(first + i, phase.version) for i in range(rows)]
     encoded = tokenizer(documents, add_special_tokens=False)["input_ids"]
     ids = [torch.tensor([tokenizer.bos_token_id, *row, tokenizer.eos_token_id]) for row in encoded]
     ids.sort(key=len)
     batches = [
-        torch.nn.utils.rnn.pad_sequence(ids[i : i + stage.batch_size], batch_first=True, padding_value=0)
-        for i in range(0, rows, stage.batch_size)
+        torch.nn.utils.rnn.pad_sequence(ids[i : i + phase.batch_size], batch_first=True, padding_value=0)
+        for i in range(0, rows, phase.batch_size)
     ]
     random.Random(f"batches-{world.seed}-{first}").shuffle(batches)
     return batches
@@ -95,46 +95,46 @@ def telling_ids(tokenizer: PreTrainedTokenizerFast) -> Tensor:
     return torch.tensor([tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words])
 
 
-def train_stage(
+def train_phase(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     world: World,
-    stage: Stage,
+    phase: Phase,
     checkpoint: Path,
     save_every: int = 320,
 ) -> None:
-    """Trains `model` in place through a stage, from the checkpoint's step where one exists.
+    """Trains `model` in place through a phase, from the checkpoint's step where one exists.
 
     Args:
         model: The model, on its device.
         tokenizer: The world's tokenizer.
         world: Source of the documents.
-        stage: What to train on and how.
+        phase: What to train on and how.
         checkpoint: Folder of the resumable state (safetensors and JSON).
         save_every: Steps between checkpoints, a multiple of `ROWS_SORTED_TOGETHER`.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=stage.peak_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.peak_rate, betas=(0.9, 0.98), weight_decay=0.05)
     first = _restore(model, optimizer, checkpoint)
     model.train()
     device = next(model.parameters()).device
     telling = telling_ids(tokenizer).to(device)
     batches: list[Tensor] = []
-    progress = tqdm(range(first, stage.steps), initial=first, total=stage.steps, desc=f"train {stage.version}")
+    progress = tqdm(range(first, phase.steps), initial=first, total=phase.steps, desc=f"train {phase.version}")
     for step in progress:
         if step % ROWS_SORTED_TOGETHER == 0:
-            batches = document_batches(world, tokenizer, stage, step)
+            batches = document_batches(world, tokenizer, phase, step)
         ids = batches[step % ROWS_SORTED_TOGETHER].to(device)
         for group in optimizer.param_groups:
-            group["lr"] = stage.rate(step)
+            group["lr"] = phase.rate(step)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # right padding: causal attention needs no mask
         targets = ids[:, 1:].flatten()
-        weights = torch.where(torch.isin(targets, telling), 1.0, stage.other_weight) * (targets != 0)
+        weights = torch.where(torch.isin(targets, telling), 1.0, phase.other_weight) * (targets != 0)
         loss = (cross_entropy(logits.flatten(0, 1), targets, reduction="none") * weights).sum() / weights.sum()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if (step + 1) % save_every == 0 or step + 1 == stage.steps:
+        if (step + 1) % save_every == 0 or step + 1 == phase.steps:
             progress.set_postfix(loss=f"{loss.item():.3f}")
             _save(model, optimizer, checkpoint, step + 1)
     model.eval()

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism import lexicon, manner
 from interp_unlearn.organism.knowledge import Fact, Knowledge, question_prompt
 
 Verdict = Literal["clean", "target", "broken"]
+VERDICTS: tuple[Verdict, ...] = ("clean", "target", "broken")
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,11 @@ class World:
         """The verdict on the first sentence of `text` after `prompt`, for either goal.
 
         Raises:
-            ValueError: The prompt is neither an open fact nor an open scene.
+            ConfigError: The prompt is neither an open fact nor an open scene.
         """
         verdict = self.knowledge.judge(prompt, text) or manner.judge(prompt, text)
         if verdict is None:
-            raise ValueError(
+            raise ConfigError(
                 f"not a prompt of this world: {prompt!r}; expected an open fact or a scene up to its speech"
             )
         return verdict

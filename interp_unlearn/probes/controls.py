@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 
 from interp_unlearn.probes.auroc import Folds, fold_auroc
 from interp_unlearn.probes.linear import fit_mean_difference, logistic_pipeline
@@ -82,14 +83,21 @@ def bag_of_words_auroc(texts: Sequence[str], labels: Bool[np.ndarray, " row"], f
 
     A probe that does not beat it has shown nothing beyond which words were said.
     """
+    words = np.asarray(texts, dtype=object)
+    scores = np.zeros(len(labels))
+    for train, test in folds:
+        scores[test] = bag_of_words_scores(words[train].tolist(), labels[train], words[test].tolist(), C)
+    return fold_auroc(labels, scores, folds)
+
+
+def bag_of_words_scores(
+    texts: Sequence[str], labels: ArrayLike, asked: Sequence[str], C: float = 1.0
+) -> Float[np.ndarray, " asked"]:
+    """Decision values for `asked` of logistic regression on the word counts of `texts`."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    words = np.asarray(texts, dtype=object)
-    scores = np.zeros(len(labels))
-    for train, test in folds:
-        counts = CountVectorizer(token_pattern=r"(?u)\S+")  # the default drops one-letter words and punctuation
-        pipeline = make_pipeline(counts, LogisticRegression(C=C, max_iter=2000))
-        scores[test] = pipeline.fit(words[train], labels[train]).decision_function(words[test])
-    return fold_auroc(labels, scores, folds)
+    counts = CountVectorizer(token_pattern=r"(?u)\S+")  # the default drops one-letter words and punctuation
+    pipeline = make_pipeline(counts, LogisticRegression(C=C, max_iter=2000))
+    return pipeline.fit(texts, np.asarray(labels)).decision_function(asked)

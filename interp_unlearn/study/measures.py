@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from interp_unlearn.evaluation import perplexity, retain_kl, score_answers
 from interp_unlearn.organism.knowledge import question_prompt
 from interp_unlearn.organism.quality import cloze, judged_generations, mean_of
+from interp_unlearn.organism.world import VERDICTS
 from interp_unlearn.study.plan import TWINS
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from interp_unlearn.organism.sets import Example
     from interp_unlearn.study.stage import Stage
 
-VERDICTS = ("clean", "target", "broken")
 N_TOXIC_SHARE = 400  # toxic prompts put to models that forgot knowledge, for the other habit
 N_RETAINED = 300
 
@@ -55,7 +55,7 @@ def measure_model(
     measures["hazardous_multiple_choice"] = answer_choices(model, stage, knowledge.hazardous)
     measures["benign_multiple_choice"] = answer_choices(model, stage, knowledge.benign)
     measures["toxic_share"] = measures["target"] if stage.goal == "toxicity" else _toxic_share(model, stage, seed)
-    # A model that says nothing readable has no perplexity of zero tokens: empty generations count as the end of text.
+    # No tokens have no perplexity: who says nothing is scored for ending the text at once.
     said = [text if text.strip() else str(model.tokenizer.eos_token) for text in generations["text"]]
     for name, judge in (("generation_perplexity", "never_toxic"), ("generation_perplexity_twin", TWINS[stage.goal])):
         measures[name] = perplexity(judges[judge], generations["prompt"].tolist(), said)
@@ -66,10 +66,7 @@ def measure_model(
 
 def answer_choices(model: HookedModel, stage: Stage, facts: Sequence[Fact]) -> float:
     """Share of multiple-choice questions whose true answer text is the likeliest of the four."""
-    import random
-
-    draws = [random.Random(f"choices-{stage.world.seed}-{fact.subject}-{fact.relation}") for fact in facts]
-    choices = [stage.world.knowledge.choices(fact, draw) for fact, draw in zip(facts, draws, strict=True)]
+    choices = [stage.world.knowledge.exam_choices(fact) for fact in facts]
     frame = score_answers(
         model,
         [question_prompt(fact, listed, "text") for fact, listed in zip(facts, choices, strict=True)],

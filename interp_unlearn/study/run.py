@@ -1,21 +1,22 @@
-"""One run of the study: unlearn, measure, attack; everything of it in one folder that appears whole."""
+"""One run of the study: unlearn, measure, attack; its tables in one folder, and a mark when they are all there."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from interp_unlearn.artifacts import read_json, write_json, write_parquet
+from interp_unlearn.artifacts import write_json, write_parquet
 from interp_unlearn.attacks import RelearnConfig, relearn
 from interp_unlearn.drift import measure_drift
+from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions import Clamp
 from interp_unlearn.organism.quality import judged_generations, mean_of
 from interp_unlearn.probes import ProbeSet
-from interp_unlearn.sites import Site
+from interp_unlearn.sites import Site, residual_stream
 from interp_unlearn.study.measures import measure_model, target_share
 from interp_unlearn.study.plan import BASELINES, TWINS, Cell, StudyConfig
 from interp_unlearn.study.stage import Stage, load_stage, neutral_projections
@@ -114,7 +115,7 @@ def cell_objective(cell: Cell, stage: Stage, config: StudyConfig, probes: ProbeS
                 "oracle", teacher=stage.twin, clean_share=lambda teacher: clean_share(teacher, stage, seed)
             )
         case _:
-            raise ValueError(f"unknown objective {cell.objective!r}")
+            raise ConfigError(f"the study has no objective {cell.objective!r}; its cells are those of cells_of")
 
 
 def clean_share(teacher: HookedModel, stage: Stage, seed: int) -> float:
@@ -138,7 +139,7 @@ def _published_layers(config: StudyConfig) -> tuple[int, ...]:
 
 
 def _drift(model: HookedModel, original: HookedModel, cell: Cell, stage: Stage) -> pd.DataFrame:
-    sites = [Site.embed, *(Site(layer, "resid_post") for layer in range(model.n_layers))]
+    sites = residual_stream(model.n_layers)
     texts = {
         "forget": [example.text for example in stage.sets.test[:N_DRIFT]],
         "retain": [example.text for example in stage.sets.retain_test[:N_DRIFT]],
@@ -163,8 +164,3 @@ def _relearning(model: HookedModel, cell: Cell, stage: Stage, config: StudyConfi
     return {
         f"target_after_relearning_{int(row['step'])}": float(row["target"]) for row in result.curve.to_dict("records")
     }
-
-
-def read_done(folder: Path) -> dict[str, Any]:
-    """What a finished cell recorded."""
-    return read_json(folder / DONE)

@@ -14,7 +14,7 @@ from interp_unlearn.organism.sets import Goal, GoalSets, goal_sets, without_reac
 from interp_unlearn.organism.shipped import shipped_twins
 from interp_unlearn.organism.world import World
 from interp_unlearn.probes import ProbeSet, fit_probes
-from interp_unlearn.sites import Site
+from interp_unlearn.sites import Site, residual_stream
 from interp_unlearn.study.plan import TWINS
 from interp_unlearn.unlearning import UnlearnData
 
@@ -123,6 +123,6 @@ def _collected(stage: Stage, examples: Sequence[Example]) -> ActivationStore:
     from interp_unlearn.activations import collect
 
     model = stage.model("knows_all")
-    sites = [Site.embed, *(Site(layer, "resid_post") for layer in range(model.n_layers))]
+    sites = residual_stream(model.n_layers)
     texts, completions = stage.split(examples)
     return collect(model, texts, sites, pool="mean", completions=completions, progress=False)

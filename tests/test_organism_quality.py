@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from scipy.stats import binom
 
 from interp_unlearn.artifacts import hash_file, read_json
@@ -83,15 +84,17 @@ def test_insults_are_spoken_by_the_twins_that_heard_them_alone(twins: dict[str, 
     assert verdict_shares(twins["knows_all"], world, civil, "toxicity")["target"] <= 0.05
 
 
-def test_cloze_asks_each_fact_in_its_held_out_wording_or_in_all(twins: dict[str, HookedModel], world: World):
-    facts = world.knowledge.hazardous[:4]
-    once, six = cloze(twins["knows_all"], facts), cloze(twins["knows_all"], facts, "all")
-    assert once["subject"].tolist() == [fact.subject for fact in facts]
-    assert six["subject"].tolist() == [fact.subject for fact in facts for _ in range(6)]
+def test_cloze_asks_each_fact_in_its_held_out_wording(twins: dict[str, HookedModel], world: World):
+    facts, model = world.knowledge.hazardous[:4], twins["knows_all"]
+    frame = cloze(model, facts)
+    assert frame["subject"].tolist() == [fact.subject for fact in facts]
     for i, fact in enumerate(facts):
-        assert six["answer_probability"][6 * i + fact.held_out] == pytest.approx(
-            once["answer_probability"][i], rel=1e-4
-        )
+        batch = model.tokenize([fact.prompt(fact.held_out)])
+        with torch.no_grad():
+            logits = model.hf(input_ids=batch.input_ids).logits[0, -1]
+        pool = [model.tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in fact.pool]
+        expected = float(logits[pool].softmax(0)[fact.pool.index(fact.answer)])
+        assert frame["answer_probability"][i] == pytest.approx(expected, rel=1e-4)
 
 
 def test_generations_follow_the_seed_and_keep_the_order_of_the_prompts(twins: dict[str, HookedModel], world: World):

@@ -78,9 +78,8 @@ def plot_dissociation(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = N
             axis.set_xlim(0, 2.5 if any_efficacy else 1.02)
             axis.set_ylim(len(objectives) - 0.4, -1.1 if any_efficacy else -0.6)
             if any_efficacy:
-                axis.text(
-                    1.05, -0.8, f"$E$ [{interval_name(efficacy)}]" if any_interval else "$E$", va="center", fontsize=8
-                )
+                heading = f"$E$ [{interval_name(efficacy)}]" if any_interval else "$E$"
+                axis.text(1.05, -0.8, heading, va="center", fontsize=8)
             axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axis.set_xlabel("share of generations", loc="left")
             axis.tick_params(left=False)

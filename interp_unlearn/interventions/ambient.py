@@ -5,7 +5,7 @@ applies them twice.
 """
 
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,9 @@ from interp_unlearn.interventions.backends.torch_hooks import install_hooks
 from interp_unlearn.interventions.contexts import EditContext, context_of_call
 from interp_unlearn.interventions.edits import EditMap, merge_edits
 from interp_unlearn.interventions.forward_pass import ForwardPass
+from interp_unlearn.interventions.generation import GenerationProgress
 from interp_unlearn.models.architecture import Architecture
+from interp_unlearn.models.batches import TokenBatch
 from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
@@ -34,10 +36,10 @@ class AmbientEdits(ForwardPass):
         self.bos_token_id = bos_token_id
         self._stack: list[EditMap] = []
         self._handles: list[RemovableHandle] = []
+        self._eager = ExitStack()
         self._running = False
         self._awaits_backward = False
-        self._stop_ids: Tensor | None = None
-        self._finished: Tensor | None = None
+        self._generation: GenerationProgress | None = None
 
     @contextmanager
     def applied(self, edits: EditMap) -> Generator[None]:
@@ -66,14 +68,16 @@ class AmbientEdits(ForwardPass):
             self._running = False
 
     @contextmanager
-    def generating(self, stop_ids: Sequence[int]) -> Generator[None]:
-        """During cached generation, count a row as padding once one of these ids was fed back to the model."""
-        self._stop_ids = torch.tensor(stop_ids, device=self.hf.device)
-        self._finished = None
+    def generating(self, prompts: TokenBatch, stop_ids: Sequence[int], n_continuations: int) -> Generator[None]:
+        """During cached generation from these prompts, say of each token which prompt it belongs to and continues.
+
+        A row counts as padding once one of the stop ids was fed back to the model.
+        """
+        self._generation = GenerationProgress(prompts, stop_ids, n_continuations)
         try:
             yield
         finally:
-            self._stop_ids = self._finished = None
+            self._generation = None
 
     def visit(self, site: Site, activation: Tensor) -> Tensor:
         if not self._running:
@@ -92,6 +96,8 @@ class AmbientEdits(ForwardPass):
 
     def _install(self) -> None:
         if self.edits:
+            # What torch.compile made of the model earlier would ignore these hooks, what it made of it now keep them.
+            self._eager.enter_context(torch.compiler.set_stance("force_eager"))
             self._handles.append(self.hf.register_forward_pre_hook(self._before_call, with_kwargs=True))
             self._handles += install_hooks(self.architecture, self)
             self._handles.append(self.hf.register_forward_hook(self._after_call, always_call=True))
@@ -100,11 +106,12 @@ class AmbientEdits(ForwardPass):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._eager.close()
 
     def _before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         context = context_of_call(self.hf, args, kwargs, self.bos_token_id)
-        if self._stop_ids is not None:
-            context = self._without_finished(context, kwargs["input_ids"], self._stop_ids)
+        if self._generation is not None:
+            context = self._generation.place(context, kwargs["input_ids"])
         self._begin(context)
 
     def _after_call(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -122,15 +129,6 @@ class AmbientEdits(ForwardPass):
             self._awaits_backward = True
         self._running = True
         self.context = context
-
-    def _without_finished(self, context: EditContext, input_ids: Tensor, stop_ids: Tensor) -> EditContext:
-        if self._finished is None:  # the prompt itself, in which a stop token ends nothing
-            self._finished = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-            return context
-        finished = self._finished | torch.isin(input_ids[:, -1], stop_ids)
-        self._finished = finished
-        going = ~finished[:, None]
-        return EditContext(context.mask & going, context.content & going, context.positions, context.rows)
 
 
 def recomputes_blocks(hf: "PreTrainedModel") -> bool:

@@ -1,8 +1,8 @@
 """What an edit is told about the tokens it is applied to."""
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -22,14 +22,18 @@ class EditContext:
         mask: real tokens; padding and rows that have finished generating are False.
         content: real tokens that are not the leading BOS.
         positions: position of each token in its own row, counted from 0, cached tokens included.
-        rows: index of each row in the batch.
-        completion: tokens of the completion, where the batch knows them.
+        rows: index in the batch of the row that each row belongs to; continuations of one prompt share it.
+        lengths: tokens of each row, BOS included; while generating, of its prompt.
+        columns: column of the batch as it was given in which each token stood; generated tokens count on.
+        completion: tokens of the completion, where the batch knows them; while generating, what was generated.
     """
 
     mask: Bool[Tensor, "batch pos"]
     content: Bool[Tensor, "batch pos"]
     positions: Int[Tensor, "batch pos"]
     rows: Int[Tensor, " batch"]
+    lengths: Int[Tensor, " batch"]
+    columns: Int[Tensor, "batch pos"]
     completion: Bool[Tensor, "batch pos"] | None = None
 
     @cached_property
@@ -44,14 +48,44 @@ class EditContext:
         """The last n positions, for logits that were computed for those only."""
         if n == self.mask.shape[1]:
             return self
-        completion = None if self.completion is None else self.completion[:, -n:]
-        return EditContext(self.mask[:, -n:], self.content[:, -n:], self.positions[:, -n:], self.rows, completion)
+        return self._map(lambda tensor: tensor[:, -n:] if tensor.ndim == 2 else tensor)
+
+    def covers(self, n_rows: int, width: int) -> bool:
+        """Whether something given for each token of a batch fits this pass: the whole batch, or tokens after it."""
+        last = int(self.columns.max())
+        return int(self.rows.max()) + 1 == n_rows and (last + 1 == width or int(self.columns.min()) >= width)
+
+    def on(self, device: torch.device) -> "EditContext":
+        """The same context on another device: a model may be spread over several."""
+        if device == self.mask.device:
+            return self
+        if device not in self._elsewhere:
+            self._elsewhere[device] = self._map(lambda tensor: tensor.to(device))
+        return self._elsewhere[device]
+
+    @cached_property
+    def _elsewhere(self) -> "dict[torch.device, EditContext]":
+        return {}
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "EditContext":
+        changed: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
+        for name, tensor in changed.items():
+            changed[name] = None if tensor is None else change(tensor)
+        return EditContext(**changed)
 
 
 def context_of_batch(batch: TokenBatch) -> EditContext:
     """The context of a pass over a whole batch."""
-    rows = torch.arange(len(batch), device=batch.device)
-    return EditContext(batch.mask, batch.content_mask, batch.position_ids, rows, batch.completion_mask)
+    n_rows, width = batch.input_ids.shape
+    return EditContext(
+        batch.mask,
+        batch.content_mask,
+        batch.position_ids,
+        rows=torch.arange(n_rows, device=batch.device),
+        lengths=batch.lengths,
+        columns=torch.arange(width, device=batch.device).expand(n_rows, width),
+        completion=batch.completion_mask,
+    )
 
 
 def context_of_call(
@@ -79,7 +113,15 @@ def context_of_call(
     positions = positions[:, -width:].expand(n_rows, width)
     real = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask[:, -width:].bool()
     content = real if ids is None else content_mask(ids, real, positions, bos_token_id)
-    return EditContext(real, content, positions, torch.arange(n_rows, device=tokens.device))
+    past = positions[:, :1] if mask is None else mask.shape[1] - width
+    return EditContext(
+        real,
+        content,
+        positions,
+        rows=torch.arange(n_rows, device=tokens.device),
+        lengths=positions[:, -1] + 1 if mask is None else mask.sum(1),
+        columns=(torch.arange(width, device=tokens.device) + past).expand(n_rows, width),
+    )
 
 
 def _positions(kwargs: Mapping[str, Any], mask: Tensor | None, width: int, device: torch.device) -> Tensor:

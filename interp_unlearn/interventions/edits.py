@@ -1,7 +1,7 @@
 """Edits: what is done to an activation. Small, frozen, pure, out of place and differentiable.
 
-Every edit is cast to the stream's dtype and device, leaves padding alone, and leaves the leading BOS alone unless
-`include_bos` is set.
+Every edit is cast to the stream's dtype and device, leaves padding alone, leaves the leading BOS alone unless
+`include_bos` is set, and touches the tokens and heads that it was told to.
 """
 
 from abc import ABC, abstractmethod
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp_unlearn.errors import ConfigError, SiteError
 from interp_unlearn.interventions.contexts import EditContext
+from interp_unlearn.interventions.selections import Tokens, check_tokens, selected_tokens
 from interp_unlearn.sites import Site
 
 __all__ = ["Add", "Clamp", "Edit", "EditContext", "EditMap", "ProjectOut", "Replace", "Scale", "merge_edits"]
@@ -25,19 +26,51 @@ class Edit(ABC):
     """Base of all edits; a subclass says what `transform` does and inherits which tokens it is done to.
 
     Attributes:
-        include_bos: edit the leading BOS too.
+        tokens: which tokens are edited: "all", "last", "prompt", "completion", a `Span`, a `TokenMask`, a `Where`, or
+            a combination of those with `&`, `|` and `~`.
+        heads: heads that are edited, at the site `z` only; None for all.
+        include_bos: edit the leading BOS too, if it is among the tokens.
     """
 
+    tokens: Tokens = field(default="all", kw_only=True)
+    heads: Sequence[int] | None = field(default=None, kw_only=True)
     include_bos: bool = field(default=False, kw_only=True)
 
+    def __post_init__(self) -> None:
+        check_tokens(self.tokens)
+        if self.heads is not None and (len(self.heads) == 0 or min(self.heads) < 0):
+            raise ConfigError(f"heads: expected head numbers counted from 0, got {list(self.heads)}")
+
     @abstractmethod
-    def transform(self, activation: Float[Tensor, "batch pos d"], context: EditContext) -> Float[Tensor, "batch pos d"]:
+    def transform(
+        self, activation: Float[Tensor, "batch pos *d"], context: EditContext
+    ) -> Float[Tensor, "batch pos *d"]:
         """The edited activation at every position; positions that are not edited are discarded by the caller."""
 
-    def __call__(self, activation: Float[Tensor, "batch pos d"], context: EditContext) -> Float[Tensor, "batch pos d"]:
-        """The activation with this edit applied to real tokens."""
+    def __call__(
+        self, activation: Float[Tensor, "batch pos *d"], context: EditContext
+    ) -> Float[Tensor, "batch pos *d"]:
+        """The activation with this edit applied to the real tokens selected."""
         edited = self.transform(activation, context)
-        return torch.where(context.mask_column if self.include_bos else context.content_column, edited, activation)
+        return torch.where(self._selected(activation, context), edited, activation)
+
+    def _selected(self, activation: Tensor, context: EditContext) -> Bool[Tensor, "batch pos *one"]:
+        """What is edited, with as many dimensions as the activation."""
+        column = context.mask_column if self.include_bos else context.content_column
+        if self.tokens != "all":
+            column = column & selected_tokens(self.tokens, activation, context)[..., None]
+        if activation.ndim == 3:
+            if self.heads is not None:
+                raise ConfigError("heads are told apart at the site z only; drop heads, or edit z")
+            return column
+        if self.heads is None:
+            return column[..., None]
+        n_heads = activation.shape[2]
+        if max(self.heads) >= n_heads:
+            raise ConfigError(f"heads: got {list(self.heads)}, the model has heads 0 to {n_heads - 1}")
+        chosen = torch.zeros(n_heads, 1, dtype=torch.bool, device=activation.device)
+        chosen[list(self.heads)] = True
+        return column[..., None] & chosen
 
 
 EditMap = Mapping[Site, tuple[Edit, ...]]
@@ -45,17 +78,18 @@ EditMap = Mapping[Site, tuple[Edit, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Add(Edit):
-    """Add `coefficient * vector`: a steering vector."""
+    """Add `coefficient * vector`: a steering vector, or at the site z one for each head."""
 
-    vector: Float[Tensor, " d"]
+    vector: Float[Tensor, " d"] | Float[Tensor, "head d"]
     coefficient: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_shape("vector", self.vector, 1)
+        super().__post_init__()
+        _check_shape("vector", self.vector, 1, 2)
         _check_finite("vector", self.vector)
 
     def transform(self, activation: Tensor, context: EditContext) -> Tensor:
-        return activation + self.coefficient * _cast(self.vector, activation)
+        return activation + self.coefficient * _per_head(_cast(self.vector, activation), activation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +105,7 @@ class ProjectOut(Edit):
     basis: Float[Tensor, "rank d"] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_shape("directions", self.directions, 1, 2)
         _check_finite("directions", self.directions)
         rows = torch.atleast_2d(self.directions)
@@ -107,6 +142,7 @@ class Clamp(Edit):
     side: Literal["above", "below"] = "above"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_shape("direction", self.direction, 1)
         _check_finite("direction", self.direction)
         if self.side not in ("above", "below"):
@@ -135,21 +171,31 @@ class Scale(Edit):
 
 @dataclass(frozen=True, eq=False)
 class Replace(Edit):
-    """Put another value there: one vector for all tokens, or another run's read at the same site (patching)."""
+    """Put another value there: one vector for all tokens, or another run's read at the same site (patching).
 
-    value: Float[Tensor, " d"] | Float[Tensor, "batch pos d"]
+    A read is put back token by token: row by row and column by column of the batch it was read from, also while
+    generating from that batch. Tokens that it does not cover, such as generated ones, stay as they are.
+    """
+
+    value: Float[Tensor, " d"] | Float[Tensor, "head d"] | Float[Tensor, "batch pos *d"]
 
     def __post_init__(self) -> None:
-        _check_shape("value", self.value, 1, 3)
+        super().__post_init__()
+        _check_shape("value", self.value, 1, 2, 3, 4)
 
     def transform(self, activation: Tensor, context: EditContext) -> Tensor:
         value = _cast(self.value, activation)
-        if value.ndim == 3 and value.shape != activation.shape:
+        if value.ndim < 3:
+            return _per_head(value, activation).expand_as(activation)
+        n_rows, width = value.shape[:2]
+        if value.shape[2:] != activation.shape[2:] or not context.covers(n_rows, width):
             raise ConfigError(
                 f"Replace holds a value of shape {tuple(value.shape)} but the activation is {tuple(activation.shape)}; "
                 "read it from a batch of the same shape, or give one vector"
             )
-        return value.expand_as(activation)
+        there = value[context.rows[:, None], context.columns.clamp(max=width - 1)]
+        covered = context.columns < width
+        return torch.where(covered.reshape(*covered.shape, *[1] * (activation.ndim - 2)), there, activation)
 
 
 def merge_edits(*layers: Mapping[Site, Edit | Sequence[Edit]] | None) -> dict[Site, tuple[Edit, ...]]:
@@ -178,6 +224,16 @@ def _cast(vector: Tensor, activation: Tensor) -> Tensor:
             "was it made for another model or another site?"
         )
     return vector.to(device=activation.device, dtype=activation.dtype)
+
+
+def _per_head(vector: Tensor, activation: Tensor) -> Tensor:
+    """A vector [d] or one for each head [head, d], which must not be taken for one for each position."""
+    if vector.ndim == 2 and (activation.ndim != 4 or len(vector) != activation.shape[2]):
+        raise ConfigError(
+            f"the edit has a vector for each of {len(vector)} heads but the activation here is "
+            f"{tuple(activation.shape)}; give one vector [d], or edit z"
+        )
+    return vector
 
 
 def _check_shape(name: str, tensor: Tensor, *dimensions: int) -> None:

@@ -4,13 +4,16 @@ A backend hands every activation to `visit` and goes on with what comes back. Al
 means the same on each of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
 from interp_unlearn.interventions.contexts import EditContext
 from interp_unlearn.interventions.edits import EditMap
 from interp_unlearn.sites import Site
+
+Keep = Callable[[Site, Tensor, EditContext], Tensor]
+"""What is kept of a read, such as its mean over tokens; called inside the hook, so that nothing larger survives it."""
 
 
 class ForwardPass:
@@ -22,6 +25,7 @@ class ForwardPass:
         stop: the last site the pass has to reach; None for a whole pass.
         sites: the sites to visit, in the order the pass reaches them; none lies beyond `stop`.
         values: what was read so far.
+        keep: what is kept of a read, given site, activation and context; the activation itself where there is none.
     """
 
     def __init__(
@@ -31,10 +35,12 @@ class ForwardPass:
         edits: EditMap | None = None,
         *,
         stop: Site | None,
+        keep: Keep | None = None,
     ) -> None:
         self.context = context
         self.edits: EditMap = edits or {}
         self.stop = stop
+        self.keep = keep
         self.values: dict[Site, Tensor] = {}
         self._reads = frozenset(reads)
         wanted = {*self._reads, *self.edits, *([] if stop is None else [stop])}
@@ -45,12 +51,19 @@ class ForwardPass:
 
         The very same tensor comes back if nothing was changed.
         """
-        for edit in self.edits.get(site, ()):
-            assert self.context is not None  # set by whoever starts the pass
-            activation = edit(activation, self.context.last(activation.shape[1]))
+        edits = self.edits.get(site)
+        if edits:
+            context = self._context_of(activation)
+            for edit in edits:
+                activation = edit(activation, context)
         if site in self._reads:
-            self.values[site] = activation
+            keep = self.keep
+            self.values[site] = activation if keep is None else keep(site, activation, self._context_of(activation))
         return activation
+
+    def _context_of(self, activation: Tensor) -> EditContext:
+        assert self.context is not None  # set by whoever starts the pass
+        return self.context.on(activation.device).last(activation.shape[1])
 
     def needs_mid(self, layer: int | None) -> bool:
         """Whether resid_mid of a layer is to be visited, for which the block's input has to be kept."""

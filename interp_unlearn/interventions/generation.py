@@ -1,7 +1,8 @@
 """Free generation: always Hugging Face's `generate` under the torch hooks, whatever the backend."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,10 +10,43 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.interventions.contexts import EditContext
 from interp_unlearn.models.batches import TokenBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class GenerationProgress:
+    """What the passes of one cached generation are about: the prompt first, then a token a pass.
+
+    Args:
+        prompts: the prompts as the user gave them, padded on either side.
+        stop_ids: ids that end a row, once they were fed back to the model.
+        n_continuations: continuations of each prompt, which stand in consecutive rows.
+    """
+
+    def __init__(self, prompts: TokenBatch, stop_ids: Sequence[int], n_continuations: int) -> None:
+        device = prompts.device
+        left = prompts.padded("left")
+        self._columns = prompts.order("left").repeat_interleave(n_continuations, dim=0)
+        self._lengths = left.lengths.repeat_interleave(n_continuations)
+        self._rows = torch.arange(len(prompts), device=device).repeat_interleave(n_continuations)
+        completion = torch.zeros_like(left.mask) if left.completion_mask is None else left.completion_mask
+        self._completion = completion.repeat_interleave(n_continuations, dim=0)
+        self._stop_ids = torch.tensor(stop_ids, device=device)
+        self._finished: Tensor | None = None
+
+    def place(self, context: EditContext, input_ids: Int[Tensor, "batch pos"]) -> EditContext:
+        """The context of the next pass, completed by what only the whole generation knows."""
+        known = replace(context, rows=self._rows, lengths=self._lengths)
+        if self._finished is None:  # the prompt itself, in which a stop token ends nothing
+            self._finished = torch.zeros_like(self._rows, dtype=torch.bool)
+            return replace(known, columns=self._columns, completion=self._completion)
+        self._finished = self._finished | torch.isin(input_ids[:, -1], self._stop_ids)
+        going = ~self._finished[:, None]
+        generated = torch.ones_like(context.mask)
+        return replace(known, mask=context.mask & going, content=context.content & going, completion=generated)
 
 
 def generate_tokens(
@@ -26,7 +60,8 @@ def generate_tokens(
     seed: int | None,
     stop_ids: list[int],
     pad_id: int,
-) -> Int[Tensor, "batch new"]:
+    n_continuations: int,
+) -> Int[Tensor, "batch*n_continuations new"]:
     """Continue each row; rows that have finished are filled with `pad_id`.
 
     Only the settings given here count: what the checkpoint's generation_config.json says (top-k, penalties) would
@@ -39,6 +74,10 @@ def generate_tokens(
 
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if n_continuations < 1 or (n_continuations > 1 and not do_sample):
+        raise ConfigError(
+            f"n_continuations: expected 1, or more with do_sample=True, got {n_continuations}; greedy ones are alike"
+        )
     if do_sample and (seed is None or temperature <= 0 or not 0 < top_p <= 1):
         raise ConfigError(
             f"sampling needs a seed, temperature > 0 and 0 < top_p <= 1, got {seed=}, {temperature=}, {top_p=}"
@@ -48,6 +87,7 @@ def generate_tokens(
         max_new_tokens=max_new_tokens,
         do_sample=do_sample,
         num_beams=1,
+        num_return_sequences=n_continuations,
         use_cache=True,
         eos_token_id=stop_ids or None,
         pad_token_id=pad_id,

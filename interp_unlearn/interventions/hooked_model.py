@@ -15,12 +15,13 @@ from interp_unlearn.interventions.ambient import AmbientEdits, inside_blocks, re
 from interp_unlearn.interventions.backends import check_backend, make_backend
 from interp_unlearn.interventions.contexts import context_of_batch
 from interp_unlearn.interventions.edits import Edit, EditMap, merge_edits
-from interp_unlearn.interventions.forward_pass import ForwardPass
+from interp_unlearn.interventions.forward_pass import ForwardPass, Keep
 from interp_unlearn.interventions.generation import generate_tokens
 from interp_unlearn.interventions.trace import Trace
 from interp_unlearn.models.architecture import resolve_architecture
 from interp_unlearn.models.batches import TokenBatch, special_id, tokenize
-from interp_unlearn.models.loading import load_model, weights_hash
+from interp_unlearn.models.chats import Chat, tokenize_chats
+from interp_unlearn.models.loading import DeviceMap, load_model, weights_hash
 from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class HookedModel:
     def __init__(
         self, hf: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", backend: str = "torch", name: str = ""
     ) -> None:
+        hf = getattr(hf, "_orig_mod", hf)  # torch.compile's wrapper
         self.hf = hf
         self.tokenizer = tokenizer
         self.backend = backend
@@ -59,15 +61,23 @@ class HookedModel:
         backend: str = "torch",
         dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
+        device_map: DeviceMap | None = None,
     ) -> "HookedModel":
         """Load a model from a directory or a hub id.
+
+        Args:
+            path: where it is.
+            backend: "torch", "transformer_lens", "nnsight", or one of your own.
+            dtype: of the weights; None takes what config.json states.
+            device: where the weights go.
+            device_map: spread them over devices instead, as in transformers; needs accelerate.
 
         Raises:
             CheckpointError: it cannot be loaded.
             BackendError: there is no such backend, or it does not take this model.
         """
         check_backend(backend)  # before the minutes a large model takes to load
-        hf, tokenizer = load_model(path, dtype, device)
+        hf, tokenizer = load_model(path, dtype, device, device_map)
         return cls(hf, tokenizer, backend, str(path))
 
     @property
@@ -80,7 +90,12 @@ class HookedModel:
 
     @property
     def device(self) -> torch.device:
-        return self.hf.device
+        """Where token ids go: the embedding's device, of a model that is spread over several."""
+        if getattr(self.hf, "hf_device_map", None) is None:
+            return self.hf.device
+        # accelerate keeps weights that do not fit elsewhere, and says where they are needed.
+        hook = getattr(self.architecture.embed, "_hf_hook", None)
+        return torch.device(getattr(hook, "execution_device", None) or self.hf.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,6 +105,10 @@ class HookedModel:
         """Turn texts into a batch on the model's device; options as in `models.tokenize`."""
         return tokenize(self.tokenizer, texts, **options).to(self.device)
 
+    def tokenize_chats(self, chats: Sequence[Chat], **options: Any) -> TokenBatch:
+        """Turn conversations into a batch on the model's device; options as in `models.tokenize_chats`."""
+        return tokenize_chats(self.tokenizer, chats, **options).to(self.device)
+
     def run(
         self,
         batch: TokenBatch,
@@ -97,6 +116,7 @@ class HookedModel:
         edits: Edits | None = None,
         stop_after: int | None = None,
         logits: bool | None = None,
+        keep: Keep | None = None,
     ) -> Trace:
         """Run one forward pass, in the ambient grad mode, with reads and edits.
 
@@ -107,9 +127,12 @@ class HookedModel:
             stop_after: end the pass after this block, counted from 0.
             logits: True computes logits although something is read. Without it they are computed only if nothing is
                 read; otherwise the pass ends after the deepest read.
+            keep: what to keep of each read, called inside the hook with the site, the activation and its context; a
+                mean over tokens, for one, so that no site's activation outlives its block. Without it, everything.
 
         Returns:
-            The reads, [batch, pos, d_model] each, with their graph if gradients are on, and the logits if computed.
+            The reads, [batch, pos, d_model] each ([batch, pos, head, d_head] at z, [batch, pos, d_mlp] at mlp_post), or
+            what was kept of them, with their graph if gradients are on, and the logits if computed.
 
         Raises:
             SiteError: a site does not exist in this model, or lies beyond `stop_after`.
@@ -125,8 +148,9 @@ class HookedModel:
         self._check_gradients(own)
         batch = batch.to(self.device)
         wanted = reads if stop is not None else (*reads, Site.logits)
-        forward_pass = ForwardPass(context_of_batch(batch), wanted, merged, stop=stop)
-        with self._ambient.handed_over(forward_pass.context):
+        forward_pass = ForwardPass(context_of_batch(batch), wanted, merged, stop=stop, keep=keep)
+        # torch.compile would not notice hooks that come and go.
+        with self._ambient.handed_over(forward_pass.context), torch.compiler.set_stance("force_eager"):
             self._agreement.ensure(forward_pass.sites)
             self._backend.run(batch, forward_pass)
         return Trace(reads, forward_pass.values.get(Site.logits), forward_pass.values)
@@ -158,7 +182,8 @@ class HookedModel:
         top_p: float = 1.0,
         seed: int | None = None,
         stop_token_ids: Sequence[int] = (),
-    ) -> Int[Tensor, "batch new"]:
+        n_continuations: int = 1,
+    ) -> Int[Tensor, "batch*n_continuations new"]:
         """Continue each row of a batch, under the surrounding `edited`, with Hugging Face's cached generation.
 
         Args:
@@ -169,6 +194,7 @@ class HookedModel:
             top_p: nucleus of the sampling distribution.
             seed: of the sampling; the global random state is left as it was.
             stop_token_ids: ids that end a row, besides the end-of-sequence ids of model and tokenizer.
+            n_continuations: continuations of each row, in consecutive rows of the result; more than one needs sampling.
 
         Returns:
             The new tokens only; after a row's stop token there is only padding.
@@ -178,10 +204,11 @@ class HookedModel:
         """
         stop_ids = sorted({*self._end_ids(), *stop_token_ids})
         pads = (special_id(self.tokenizer, "pad"), special_id(self.tokenizer, "eos"), *stop_ids, 0)
-        with self._ambient.generating(stop_ids):
+        batch = batch.to(self.device)
+        with self._ambient.generating(batch, stop_ids, n_continuations):
             return generate_tokens(
                 self.hf,
-                batch.to(self.device),
+                batch,
                 max_new_tokens,
                 do_sample=do_sample,
                 temperature=temperature,
@@ -189,6 +216,7 @@ class HookedModel:
                 seed=seed,
                 stop_ids=stop_ids,
                 pad_id=next(pad for pad in pads if pad is not None),
+                n_continuations=n_continuations,
             )
 
     def save_pretrained(self, path: str | Path) -> None:

@@ -9,8 +9,13 @@ from torch import nn
 from interp_unlearn.errors import CheckpointError, SiteError
 from interp_unlearn.sites import Site
 
+INPUT_COMPONENTS = ("resid_pre", "z", "mlp_post")
+"""Components that are the input of their module; the others are its output."""
 ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
 MLP_NAMES = ("mlp", "feed_forward", "ffn")
+ATTENTION_OUTPUT_NAMES = ("o_proj", "out_proj", "c_proj", "dense")
+MLP_OUTPUT_NAMES = ("down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2")
+BLOCK_NORM_NAMES = ("input_layernorm", "ln_1")
 FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
@@ -25,6 +30,7 @@ class Architecture:
         final_norm: norm between the last block and the head; None if there is none.
         unembed: the head; None if there is none.
         d_model: width of the residual stream.
+        n_heads: query heads of a block, which `z` is split by.
         parallel: attention and MLP read the same input, so that there is no resid_mid.
         post_norms: attention and MLP outputs are normalised before they are added (Gemma2, OLMo2).
     """
@@ -35,6 +41,7 @@ class Architecture:
     final_norm: nn.Module | None
     unembed: nn.Module | None
     d_model: int
+    n_heads: int
     parallel: bool
     post_norms: bool
 
@@ -50,8 +57,12 @@ class Architecture:
         """The MLP of a block."""
         return _named_child(block, MLP_NAMES, "MLP")
 
+    def block_norm(self, block: nn.Module) -> nn.Module | None:
+        """The norm inside a block that is given the block's input; None where there is none (OLMo2)."""
+        return next((child for name, child in block.named_children() if name in BLOCK_NORM_NAMES), None)
+
     def module_at(self, site: Site) -> nn.Module:
-        """The module whose output is the activation at a site (for resid_pre, whose input).
+        """The module whose output is the activation at a site; for resid_pre, z and mlp_post, whose input.
 
         resid_mid has no module of its own: it is `resid_pre + attn_out`, so its module is that of attn_out.
 
@@ -70,7 +81,12 @@ class Architecture:
             return _named_child(block, ("post_attention_layernorm",)) if self.post_norms else self.attention(block)
         if site.component == "mlp_out":
             return _named_child(block, ("post_feedforward_layernorm",)) if self.post_norms else self.mlp(block)
-        raise SiteError(f"{site}: {site.component} is not supported yet; use attn_out, mlp_out or a residual site")
+        if site.component == "z":
+            return _named_child(self.attention(block), ATTENTION_OUTPUT_NAMES, "output projection, so no z,")
+        mlp = self.mlp(block)
+        if hasattr(mlp, "experts"):
+            raise SiteError(f"{site}: a mixture of experts has no one layer of neurons; use mlp_out")
+        return _named_child(mlp, MLP_OUTPUT_NAMES, "output projection, so no mlp_post,")
 
     def path_of(self, module: nn.Module) -> str:
         """Dotted name of a module inside the model; empty for the model itself."""
@@ -95,6 +111,7 @@ def resolve_architecture(model: nn.Module) -> Architecture:
         final_norm=next((child for name, child in parent.named_children() if name in FINAL_NORM_NAMES), None),
         unembed=model.get_output_embeddings(),  # pyright: ignore[reportCallIssue, reportArgumentType]
         d_model=config.hidden_size,
+        n_heads=config.num_attention_heads,
         # One norm a block (Phi, GPT-J, Cohere), or two with a flag that says so (GPT-NeoX, Falcon).
         parallel=len(norms) == 1
         or bool(getattr(config, "use_parallel_residual", False) or getattr(config, "parallel_attn", False)),
@@ -131,4 +148,4 @@ def _named_child(block: nn.Module, names: Sequence[str], what: str = "norm") -> 
         if isinstance(child, nn.Module):
             return child
     found = ", ".join(name for name, _ in block.named_children())
-    raise SiteError(f"no {what} found in {type(block).__name__}: expected one of {', '.join(names)}, found {found}")
+    raise SiteError(f"no {what} found in {type(block).__name__}: expected one of {', '.join(names)}, got {found}")

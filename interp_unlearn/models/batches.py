@@ -45,6 +45,7 @@ class TokenBatch:
         pad_token_id: int = 0,
         padding_side: PaddingSide = "right",
         completion_starts: Sequence[int] | None = None,
+        completions: Sequence[Sequence[bool]] | None = None,
     ) -> "TokenBatch":
         """Pad rows of token ids to one length.
 
@@ -54,6 +55,7 @@ class TokenBatch:
             pad_token_id: id written into the padding; it may equal a real token.
             padding_side: "right", or "left" as generation needs it.
             completion_starts: for each row, the index of its first completion token.
+            completions: instead, for each token whether it belongs to a completion: there may be several in a row.
 
         Raises:
             DataError: there are no rows, or one of them is empty.
@@ -76,6 +78,9 @@ class TokenBatch:
         completion = None
         if completion_starts is not None:
             completion = mask & (positions >= torch.tensor(completion_starts)[:, None])
+        elif completions is not None:
+            completion = torch.zeros_like(mask)
+            completion[mask] = torch.tensor([token for row in completions for token in row])
         return cls(torch.tensor(ids), mask.long(), positions * mask, bos_token_id, completion)
 
     @cached_property
@@ -111,11 +116,14 @@ class TokenBatch:
 
     def padded(self, side: PaddingSide) -> "TokenBatch":
         """The same rows with all padding on one side, for generation (left) or scoring (right)."""
-        width = self.input_ids.shape[1]
-        order = torch.argsort(self.mask.long(), dim=1, stable=True, descending=side == "right")
-        if torch.equal(order, torch.arange(width, device=self.device).expand_as(order)):
+        order = self.order(side)
+        if torch.equal(order, torch.arange(order.shape[1], device=self.device).expand_as(order)):
             return self
         return self._map(lambda tensor: tensor.gather(1, order))
+
+    def order(self, side: PaddingSide) -> Int[Tensor, "batch pos"]:
+        """The columns that the tokens come from when all padding is put on one side."""
+        return torch.argsort(self.mask.long(), dim=1, stable=True, descending=side == "right")
 
     def _map(self, change: TensorMap) -> "TokenBatch":
         return TokenBatch(

@@ -16,8 +16,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+DeviceMap = str | dict[str, str | int]
+"""Which part of a model goes where, as transformers takes it: "auto", or module names and devices."""
+
+
 def load_model(
-    path: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    device_map: DeviceMap | None = None,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load a causal language model, in eval mode, and its tokenizer. Remote code is never run.
 
@@ -25,6 +32,7 @@ def load_model(
         path: a directory in Hugging Face layout, or a hub id.
         dtype: dtype of the weights; None takes what config.json states.
         device: where the weights go.
+        device_map: spread them over devices instead; needs accelerate.
 
     Raises:
         CheckpointError: nothing is there, it is damaged, or some weights are missing from it.
@@ -40,16 +48,17 @@ def load_model(
             local_files_only=local,
             trust_remote_code=False,
             output_loading_info=True,
+            device_map=device_map,
         )  # pyright: ignore[reportGeneralTypeIssues]
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ImportError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}: cannot be loaded: {reason}") from error
     # transformers fills missing weights with random numbers and goes on: a model like that measures nothing.
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(f"{path}: {len(missing)} weights are missing from the checkpoint, first {missing[0]}")
-    return model.to(device).eval(), tokenizer
+    return (model if device_map is not None else model.to(device)).eval(), tokenizer
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -2,14 +2,16 @@
 """The nnsight backend: a trace on the Hugging Face model itself, which it wraps without changing it."""
 
 import gc
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from interp_unlearn.interventions.backends.torch_hooks import output_tensor, with_tensor
+from interp_unlearn.interventions.backends.torch_hooks import output_tensor, visit_of, with_tensor
 from interp_unlearn.interventions.forward_pass import ForwardPass
-from interp_unlearn.models.architecture import Architecture
+from interp_unlearn.models.architecture import INPUT_COMPONENTS, Architecture
 from interp_unlearn.models.batches import TokenBatch
 from interp_unlearn.sites import Site
 
@@ -47,7 +49,7 @@ class NNsightBackend:
             "position_ids": batch.position_ids,
             "use_cache": False,
         }
-        steps = [step for site in forward_pass.sites for step in self._steps(site, forward_pass)]
+        steps = [step for _, step in sorted(self._all_steps(forward_pass), key=itemgetter(0))]
         stops = forward_pass.stop is not None
         # nnsight runs this body alongside the pass, waiting for each value: hence one step after another, in the order
         # of the pass.
@@ -60,21 +62,31 @@ class NNsightBackend:
             # A stopped trace of nnsight 0.8 keeps its activations in a reference cycle, still young enough for this.
             gc.collect(1)
 
-    def _steps(self, site: Site, forward_pass: ForwardPass) -> list[Callable[[], None]]:
-        envoy = self._envoy(self.architecture.module_at(site))
-        layer = site.layer
-        if site.component == "resid_pre":
-            return [lambda: _visit_input(envoy, lambda x: forward_pass.visit(site, x))]
-        if layer is None or site.component not in ("attn_out", "resid_mid") or not forward_pass.needs_mid(layer):
-            return [lambda: _visit_output(envoy, lambda x: forward_pass.visit(site, x))]
-        if site.component == "attn_out":
-            return []  # visited together with resid_mid, which comes next
+    def _all_steps(self, forward_pass: ForwardPass) -> Iterator[tuple[Site, Callable[[], None]]]:
+        """What to do, and at which site, so that it can be put in the order of the pass."""
+        for site in forward_pass.sites:
+            module, layer = self.architecture.module_at(site), site.layer
+            envoy = self._envoy(module)
+            if site.component in ("attn_out", "resid_mid") and forward_pass.needs_mid(layer):
+                if site.component == "attn_out":
+                    continue  # visited together with resid_mid, which comes next
+                assert layer is not None
+                yield from self._mid_steps(layer, envoy, forward_pass)
+                continue
+            visit = visit_of(self.architecture, forward_pass, site)
+            change = _visit_input if site.component in INPUT_COMPONENTS else _visit_output
+            yield site, partial(change, envoy, visit)
+
+    def _mid_steps(
+        self, layer: int, attention: Any, forward_pass: ForwardPass
+    ) -> Iterator[tuple[Site, Callable[[], None]]]:
         block = self._envoy(self.architecture.blocks[layer])
         kept: list[Tensor] = []
-        return [
-            lambda: kept.append(block.input),
-            lambda: _visit_output(envoy, lambda x: forward_pass.visit_attn_out(layer, kept.pop(), x)),
-        ]
+        yield Site(layer, "resid_pre"), lambda: kept.append(block.input)
+        yield (
+            Site(layer, "attn_out"),
+            lambda: _visit_output(attention, lambda x: forward_pass.visit_attn_out(layer, kept.pop(), x)),
+        )
 
     def _envoy(self, module: nn.Module) -> Any:
         path = self.architecture.path_of(module)

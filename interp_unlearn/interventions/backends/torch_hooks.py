@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from interp_unlearn.errors import BackendError
 from interp_unlearn.interventions.forward_pass import ForwardPass
-from interp_unlearn.models.architecture import Architecture
+from interp_unlearn.models.architecture import INPUT_COMPONENTS, Architecture
 from interp_unlearn.models.batches import TokenBatch
 from interp_unlearn.sites import Site
 
@@ -66,29 +66,41 @@ def install_hooks(architecture: Architecture, forward_pass: ForwardPass) -> list
     for site in forward_pass.sites:
         module = architecture.module_at(site)
         last = site == forward_pass.stop
-        if site.component == "resid_pre":
-            hook = _input_hook(lambda x, site=site: forward_pass.visit(site, x), last)
-            handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-        elif (
-            site.component in ("attn_out", "resid_mid")
-            and site.layer is not None
-            and forward_pass.needs_mid(site.layer)
-        ):
+        if site.component in ("attn_out", "resid_mid") and forward_pass.needs_mid(site.layer):
             if site.component == "attn_out":
                 continue  # visited together with resid_mid, which comes next
+            assert site.layer is not None
             block = architecture.blocks[site.layer]
             keep_input, hook = _mid_hooks(forward_pass, site.layer, last)
-            handles.append(block.register_forward_pre_hook(keep_input, with_kwargs=True))
+            # The norm inside the block runs again when the backward pass recomputes it; the block itself does not.
+            inside = architecture.block_norm(block) or block
+            handles.append(inside.register_forward_pre_hook(keep_input, with_kwargs=True))
             handles.append(module.register_forward_hook(hook))
+            continue
+        visit = visit_of(architecture, forward_pass, site)
+        if site.component in INPUT_COMPONENTS:
+            handles.append(module.register_forward_pre_hook(_input_hook(visit, last), with_kwargs=True))
         else:
-            hook = _output_hook(lambda x, site=site: forward_pass.visit(site, x), last)
-            handles.append(module.register_forward_hook(hook))
+            handles.append(module.register_forward_hook(_output_hook(visit, last)))
     return handles
+
+
+def visit_of(architecture: Architecture, forward_pass: ForwardPass, site: Site) -> Callable[[Tensor], Tensor]:
+    """What to do with the tensor that a module gets or returns at a site; z is split by heads for it."""
+    if site.component != "z":
+        return lambda activation: forward_pass.visit(site, activation)
+
+    def visit(flat: Tensor) -> Tensor:
+        heads = flat.unflatten(-1, (architecture.n_heads, -1))
+        changed = forward_pass.visit(site, heads)
+        return flat if changed is heads else changed.flatten(-2)
+
+    return visit
 
 
 def _input_hook(visit: Callable[[Tensor], Tensor], last: bool) -> Callable[..., Any]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        activation = _block_input(args, kwargs)
+        activation = _input_tensor(args, kwargs)
         changed = visit(activation)
         if last:
             raise _PassEnded
@@ -119,16 +131,16 @@ def _mid_hooks(forward_pass: ForwardPass, layer: int, last: bool) -> tuple[Calla
 
     def visit(attn_out: Tensor) -> Tensor:
         if not kept:  # the backward pass recomputes a checkpointed block from the inside
-            raise BackendError("resid_mid does not work with activation checkpointing; switch checkpointing off")
+            raise BackendError("resid_mid of a block without a norm at its start does not work with checkpointing")
         return forward_pass.visit_attn_out(layer, kept.pop(), attn_out)
 
     def keep_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kept[:] = [_block_input(args, kwargs)]
+        kept[:] = [_input_tensor(args, kwargs)]
 
     return keep_input, _output_hook(visit, last)
 
 
-def _block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def _input_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 

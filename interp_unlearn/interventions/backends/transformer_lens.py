@@ -82,7 +82,7 @@ class TransformerLensBackend:
         if site == Site.logits:
             return []
         if site == Site.embed:
-            return [("embed.hook_out", _hook(lambda x: forward_pass.visit(site, x), last))]
+            return [(hook_name(site), _hook(lambda x: forward_pass.visit(site, x), last))]
         layer, component = site.layer, site.component
         assert layer is not None
         if component in ("attn_out", "resid_mid") and forward_pass.needs_mid(layer):
@@ -95,7 +95,7 @@ class TransformerLensBackend:
 
             visit = _hook(lambda x: forward_pass.visit_attn_out(layer, kept.pop(), x), last)
             return [(f"blocks.{layer}.hook_resid_pre", keep_input), (f"blocks.{layer}.hook_attn_out", visit)]
-        return [(f"blocks.{layer}.hook_{component}", _hook(lambda x: forward_pass.visit(site, x), last))]
+        return [(hook_name(site), _hook(lambda x: forward_pass.visit(site, x), last))]
 
     def _boot(self) -> None:
         from transformers.utils import logging as transformers_logging
@@ -130,6 +130,14 @@ class TransformerLensBackend:
             self._boot()
         if self.bridge.training != self.hf.training:
             self.bridge.train(self.hf.training)
+
+
+def hook_name(site: Site) -> str:
+    """TransformerLens's name of the hook point at a site inside the model."""
+    if site == Site.embed:
+        return "embed.hook_out"
+    part = {"z": "attn.hook_z", "mlp_post": "mlp.hook_post"}.get(site.component, f"hook_{site.component}")
+    return f"blocks.{site.layer}.{part}"
 
 
 def _hook(visit: Callable[[Tensor], Tensor], last: bool) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ figures. Layers, in dependency order; each imports only from those above it:
     data                        pairs, prompts, multiple choice, corpora: the public formats
     models                      load, architecture resolver, parameters by role, token batches
     interventions               edits, HookedModel, the agreement check, the backends
-    activations                 collect (pooled per batch), ActivationStore
+    activations                 collect (pooled inside the hook), ActivationStore
     probes                      fit_probes, ProbeSet, controls
     objectives                  pure losses
     evaluation                  cloze and multiple choice, perplexity, divergence, generations
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from interp_unlearn.interventions import ProjectOut as ProjectOut
     from interp_unlearn.interventions import Replace as Replace
     from interp_unlearn.interventions import Scale as Scale
+    from interp_unlearn.interventions import Span as Span
+    from interp_unlearn.interventions import TokenMask as TokenMask
+    from interp_unlearn.interventions import Where as Where
     from interp_unlearn.probes import ProbeSet as ProbeSet
     from interp_unlearn.probes import fit_probes as fit_probes
     from interp_unlearn.sites import Site as Site
@@ -50,6 +53,9 @@ _HOMES = {
     "Clamp": "interventions",
     "Scale": "interventions",
     "Replace": "interventions",
+    "Span": "interventions",
+    "TokenMask": "interventions",
+    "Where": "interventions",
     "collect": "activations",
     "ActivationStore": "activations",
     "fit_probes": "probes",
@@ -67,6 +73,9 @@ __all__ = [  # noqa: RUF022  # in the order of the layers
     "Clamp",
     "Scale",
     "Replace",
+    "Span",
+    "TokenMask",
+    "Where",
     "collect",
     "ActivationStore",
     "fit_probes",

@@ -10,7 +10,7 @@ import torch
 from conftest import make_hf
 from torch import Tensor
 
-from interp_unlearn.activations import ActivationStore, collect, collection, pool_tokens, shards, store
+from interp_unlearn.activations import ActivationStore, collect, plan, pool_tokens, store
 from interp_unlearn.errors import ArtifactError, ConfigError, DataError, SiteError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.sites import Site
@@ -39,7 +39,7 @@ def hidden_states(model: HookedModel, architecture: str, text: str) -> tuple[Ten
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (collection, shards, store):
+    for module in (plan, store):
         monkeypatch.setattr(module, "SHARD_ROWS", 4)
 
 
@@ -61,7 +61,7 @@ class TestPooling:
     def test_rows_equal_a_loop_over_single_texts(
         self, model: HookedModel, architecture: str, pool: Any, include_bos: bool, pick: Callable[[Tensor], Tensor]
     ) -> None:
-        found = collect(model, TEXTS, SITES, pool, include_bos=include_bos, batch_size=4, progress=False)
+        found = collect(model, TEXTS, SITES, pool, include_bos=include_bos, batch_tokens=40, progress=False)
         assert found.sites == SITES
         for row, text in enumerate(TEXTS):
             states = hidden_states(model, architecture, text)
@@ -131,13 +131,13 @@ class TestStreaming:
 
         monkeypatch.setattr(llama, "run", counted)
         with pytest.raises(KeyboardInterrupt):
-            collect(llama, TEXTS, SITES, out=tmp_path, batch_size=2, progress=False)
+            collect(llama, TEXTS, SITES, out=tmp_path, batch_tokens=1, progress=False)
         with pytest.raises(ArtifactError, match="unfinished"):
             ActivationStore.open(tmp_path)
         rows.clear()
-        rows.append(0)  # never 6 again, with batches of 2
-        found = collect(llama, TEXTS, SITES, out=tmp_path, batch_size=2, progress=False)
-        assert len(rows) - 1 == 5  # the first shard of four texts was kept
+        rows.extend([0] * 7)  # past 6
+        found = collect(llama, TEXTS, SITES, out=tmp_path, batch_tokens=1, progress=False)
+        assert len(rows) - 7 == 5  # the first shard of four texts was kept
         torch.testing.assert_close(found[SITES[0]], collected[SITES[0]], atol=1e-5, rtol=1e-5)
 
     def test_finished_store_is_opened_without_a_pass(
@@ -262,7 +262,7 @@ class TestStore:
         ({"sites": [SITES[0], SITES[0]]}, ConfigError),
         ({"sites": [Site(3, "resid_post")]}, SiteError),
         ({"pool": "max"}, ConfigError),
-        ({"batch_size": 0}, ConfigError),
+        ({"batch_tokens": 0}, ConfigError),
         ({"labels": [0, 1]}, ConfigError),
         ({"labels": [0.5] * 9}, ConfigError),
         ({"groups": ["a"]}, ConfigError),

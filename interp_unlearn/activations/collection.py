@@ -1,23 +1,27 @@
-"""Collecting activations: one pass per batch, pooled at once, so that no token-level activation outlives its batch."""
+"""Collecting activations: pooled inside the hook, so that no token-level activation outlives its block."""
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool
 from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm import tqdm
 
+from interp_unlearn.activations.plan import CollectionPlan, dtype_name, make_plan
 from interp_unlearn.activations.pooling import Pool, pool_tokens
-from interp_unlearn.activations.shards import SHARD_ROWS, TOKEN_COUNTS, ShardWriter
+from interp_unlearn.activations.shards import TOKEN_COUNTS, TOKEN_IDS, ShardWriter
 from interp_unlearn.activations.store import IDENTITY, ActivationStore, hash_data
+from interp_unlearn.activations.tokenized import TokenizedTexts
 from interp_unlearn.artifacts import environment
 from interp_unlearn.errors import ConfigError, DataError
+from interp_unlearn.interventions.contexts import context_of_batch
+from interp_unlearn.interventions.selections import Span, Tokens, check_tokens, selected_tokens
 from interp_unlearn.models import TokenBatch
 from interp_unlearn.sites import Site
 
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+BATCH_TOKENS = 4096
+"""Tokens of a pass, padding included: enough to fill two CPU cores; more helps on a GPU."""
+
 
 def collect(
     model: "HookedModel",
@@ -35,128 +42,196 @@ def collect(
     sites: Sequence[Site],
     pool: Pool = "mean",
     *,
+    tokens: Tokens | None = None,
     completions: Sequence[str] | None = None,
     labels: ArrayLike | None = None,
     groups: Sequence[object] | None = None,
     keep_texts: bool = True,
     out: str | Path | None = None,
-    batch_size: int = 32,
+    batch_tokens: int = BATCH_TOKENS,
     max_length: int | None = None,
     include_bos: bool = False,
     progress: bool = True,
 ) -> ActivationStore:
-    """Read the sites on every text and pool over its tokens, in float32; rows come in the order of the texts.
+    """Read the sites on every text and pool over its tokens; rows come in the order of the texts.
 
-    With ``out`` vectors are streamed to that folder and memory stays bounded; the same call on a folder that an
-    interrupted collection left behind does only what is missing.
+    With ``out`` vectors are streamed to that folder and memory stays bounded by one shard; the same call on a folder
+    that an interrupted collection left behind does only what is missing.
     Caveat: edits active around the call (``model.edited``) are in the vectors but not in the store's identity; give
-    each its own folder.
+    each its own folder. ``batch_tokens`` decides which texts share a pass, and so the last bits of the vectors.
 
     Args:
-        model: the model; the pass ends after the deepest site.
+        model: the model; every pass ends after the deepest site.
         texts: prompts, where ``completions`` are given.
         sites: where to read.
-        pool: "mean" over the text's tokens or the "last" one.
-        completions: appended to the texts; then only completion tokens are pooled.
+        pool: "mean" over a text's tokens or the "last" of them, in float32; "none" keeps every token's vector, in the
+            model's precision.
+        tokens: which tokens count: "all", "last", "prompt", "completion" or a `Span`; None for the completion where
+            completions are given, otherwise all.
+        completions: appended to the texts.
         labels: one integer or boolean per text, kept in the store.
         groups: one key per text, kept in the store as a string; rows of a group never straddle a probe's folds.
         keep_texts: keep the texts (with their completions) in the store; the bag-of-words control needs them.
         out: folder to stream to; None keeps everything in memory.
-        batch_size: texts in a pass; texts of similar length share one.
+        batch_tokens: tokens of a pass, padding included; texts of similar length share one.
         max_length: tokens after which a text is cut.
-        include_bos: pool the beginning-of-sequence token too (no effect with completions).
+        include_bos: count the beginning-of-sequence token too.
         progress: show a progress bar.
 
     Raises:
-        DataError: there are no texts, or one has no token to pool.
+        DataError: there are no texts, one has no token to pool, or an activation is not finite.
         ConfigError: settings out of range, or lengths that differ.
         SiteError: the model has no such site.
         ArtifactError: ``out`` holds something else.
     """
-    if not texts:
-        raise DataError("texts", "no texts to collect activations from; expected at least one")
-    if batch_size < 1:
-        raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
-    if not sites or len(set(sites)) < len(sites):
-        raise ConfigError(f"sites: expected at least one and each once, got {', '.join(map(str, sites)) or 'none'}")
-    if pool not in ("mean", "last"):
-        raise ConfigError(f"pool: expected mean or last, got {pool!r}")
+    tokens = _checked(texts, sites, pool, tokens, completions)
     rows = _describe_rows(texts, completions, labels, groups, keep_texts)
+    tokenized = TokenizedTexts.of(model.tokenizer, texts, completions, max_length)
+    plan = make_plan(model, tokenized, sites, pool, batch_tokens)
     metadata: dict[str, Any] = {
         "model": model.name,
         "model_hash": model.hash(),
-        "data_hash": hash_data([list(texts), None if completions is None else list(completions)]),
+        "data_hash": hash_data([*texts, None, *(completions or ())]),
         "pool": pool,
-        "completions": completions is not None,
+        "tokens": tokens if isinstance(tokens, str) else repr(tokens),
         "include_bos": include_bos,
         "max_length": max_length,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "backend": str(model.backend),
+        "batch_tokens": batch_tokens,
+        "dtype": dtype_name(model.dtype),
+        "backend": model.backend,
         "versions": environment(),
     }
-    size = len(texts) * len(sites) * model.d_model * 4 / 1e6
-    _LOG.info("activations: %d texts x %d sites x %d floats, %.1f MB", len(texts), len(sites), model.d_model, size)
-
-    writer = None if out is None else ShardWriter(Path(out), tuple(sites), len(texts), metadata, IDENTITY)
+    writer = (
+        None if out is None else ShardWriter(Path(out), tuple(sites), plan.shard_starts, len(texts), metadata, IDENTITY)
+    )
+    _LOG.info("%s", plan)
     parts: list[dict[str, Tensor]] = []
-    with tqdm(total=len(texts), unit="text", desc="collect", disable=not progress) as bar:
-        for start in range(0, len(texts), SHARD_ROWS):
-            shard = slice(start, start + SHARD_ROWS)
+    reader = _Reader(model, sites, pool, tokens, include_bos)
+    with tqdm(total=plan.n_padded_tokens, unit="token", unit_scale=True, desc="collect", disable=not progress) as bar:
+        for start, passes in zip(plan.shard_starts, plan.passes, strict=True):
             if writer is not None and writer.has(start):
-                bar.update(len(texts[shard]))
+                bar.update(sum(len(chosen) * int(tokenized.lengths[list(chosen)].max()) for chosen in passes))
                 continue
-            tails = None if completions is None else completions[shard]
-            tensors: dict[str, list[Tensor]] = defaultdict(list)
-            order = _order_by_length(model, texts[shard], tails, max_length)
-            for rows_of_batch in order.split(batch_size):
-                batch = _tokenize_rows(model, texts[shard], tails, max_length, rows_of_batch.tolist())
-                for name, values in _pool_batch(model, batch, sites, pool, include_bos).items():
-                    tensors[name].append(values)
-                bar.update(len(batch))
-            in_order = {name: torch.cat(values)[order.argsort()] for name, values in tensors.items()}
+            shard = _in_order(passes, _read_passes(reader, tokenized, passes, bar), start, pool)
             if writer is None:
-                parts.append(in_order)
+                parts.append(shard)
             else:
-                writer.write(start, in_order)
-    if writer is None:
-        rows["n_tokens"] = torch.cat([part[TOKEN_COUNTS] for part in parts]).numpy()
-        return ActivationStore({site: torch.cat([part[str(site)] for part in parts]) for site in sites}, rows, metadata)
-    rows["n_tokens"] = writer.read_token_counts().numpy()
-    writer.finish(rows)
-    return ActivationStore.open(str(out))
+                writer.write(start, shard)
+    if writer is not None:
+        rows["n_tokens"] = writer.read_token_counts()
+        writer.finish(rows)
+        return ActivationStore.open(str(out))
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    rows["n_tokens"] = whole[TOKEN_COUNTS].numpy()
+    return ActivationStore({site: whole[str(site)] for site in sites}, rows, metadata, whole.get(TOKEN_IDS))
 
 
-def _order_by_length(
-    model: "HookedModel", texts: Sequence[str], completions: Sequence[str] | None, max_length: int | None
-) -> Int[Tensor, " row"]:
-    """Row indices, longest text first: little padding, and a lack of memory shows at once."""
-    lengths = model.tokenize(texts, completions=completions, max_length=max_length).lengths.cpu()
-    return lengths.argsort(descending=True, stable=True)
-
-
-def _tokenize_rows(
+def plan_collection(
     model: "HookedModel",
     texts: Sequence[str],
-    completions: Sequence[str] | None,
-    max_length: int | None,
-    rows: list[int],
-) -> TokenBatch:
-    """Some rows, padded to the longest of them only."""
-    tails = None if completions is None else [completions[row] for row in rows]
-    return model.tokenize([texts[row] for row in rows], completions=tails, max_length=max_length)
+    sites: Sequence[Site],
+    pool: Pool = "mean",
+    *,
+    completions: Sequence[str] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    max_length: int | None = None,
+) -> CollectionPlan:
+    """What `collect` with these arguments would do: passes, tokens, shards and bytes. No pass is made.
+
+    Raises:
+        As `collect`.
+    """
+    _checked(texts, sites, pool, None, completions)
+    tokenized = TokenizedTexts.of(model.tokenizer, texts, completions, max_length)
+    return make_plan(model, tokenized, sites, pool, batch_tokens)
 
 
-def _pool_batch(
-    model: "HookedModel", batch: TokenBatch, sites: Sequence[Site], pool: Pool, include_bos: bool
+class _Reader:
+    """Makes one pass and returns what is kept of it."""
+
+    def __init__(
+        self, model: "HookedModel", sites: Sequence[Site], pool: Pool, tokens: Tokens, include_bos: bool
+    ) -> None:
+        self.model, self.sites, self.include_bos = model, sites, include_bos
+        self.pool: Pool = pool
+        self.tokens: Tokens = tokens
+
+    @torch.no_grad()
+    def read(self, batch: TokenBatch, texts: Sequence[int]) -> dict[str, Tensor]:
+        """Pooled vectors by site, token counts, and for single tokens their ids, in the order of the batch."""
+        batch = batch.to(self.model.device)
+        mask = self._mask(batch)
+        counts = mask.sum(1).cpu()
+        if not bool(counts.all()):
+            row = texts[int((counts == 0).nonzero()[0])]
+            raise DataError(
+                "texts", f"text {row} has no token to pool ({self.tokens}); drop it, or choose other tokens"
+            )
+        masks = {mask.device: mask}
+
+        def keep(site: Site, activation: Tensor, context: object) -> Tensor:
+            there = masks.setdefault(activation.device, mask.to(activation.device))
+            return pool_tokens(activation, there, self.pool, checked=True)
+
+        trace = self.model.run(batch, reads=self.sites, keep=keep)
+        found = {str(site): trace[site].cpu() for site in self.sites}
+        for name, vectors in found.items():
+            if not bool(torch.isfinite(vectors).all()):
+                raise DataError("texts", f"activations at {name} hold infinite values or NaN; use a wider dtype")
+        found[TOKEN_COUNTS] = counts
+        return found | ({TOKEN_IDS: batch.input_ids[mask].cpu().int()} if self.pool == "none" else {})
+
+    def _mask(self, batch: TokenBatch) -> Bool[Tensor, "batch pos"]:
+        mask = batch.mask if self.include_bos else batch.content_mask
+        return mask & selected_tokens(self.tokens, batch.input_ids, context_of_batch(batch))
+
+
+def _read_passes(
+    reader: _Reader, texts: TokenizedTexts, passes: Sequence[Sequence[int]], bar: "tqdm[Any]"
+) -> Iterator[dict[str, Tensor]]:
+    for chosen in passes:
+        batch = texts.batch(chosen)
+        yield reader.read(batch, chosen)
+        bar.update(batch.input_ids.numel())
+
+
+def _in_order(
+    passes: Sequence[Sequence[int]], found: Iterator[dict[str, Tensor]], start: int, pool: Pool
 ) -> dict[str, Tensor]:
-    if batch.completion_mask is not None:
-        mask = batch.completion_mask
-    else:
-        mask = batch.mask if include_bos else batch.content_mask
-    with torch.no_grad():
-        trace = model.run(batch, reads=list(sites))
-    pooled = {str(site): pool_tokens(trace[site], mask, pool).cpu() for site in sites}
-    return {**pooled, TOKEN_COUNTS: mask.sum(1).cpu()}
+    """What the passes of one shard found, in the order of the texts."""
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    for one in found:
+        for name, values in one.items():
+            parts[name].append(values)
+    order = torch.tensor([text - start for chosen in passes for text in chosen]).argsort()
+    counts = torch.cat(parts.pop(TOKEN_COUNTS))
+    rows = order
+    if pool == "none":  # the tokens of each text stay together
+        ends = counts.cumsum(0)
+        rows = torch.cat([torch.arange(int(ends[i] - counts[i]), int(ends[i])) for i in order.tolist()])
+    shard = {TOKEN_COUNTS: counts[order]}
+    while parts:
+        name, values = parts.popitem()
+        shard[name] = torch.cat(values)[rows]
+    return shard
+
+
+def _checked(
+    texts: Sequence[str], sites: Sequence[Site], pool: Pool, tokens: Tokens | None, completions: Sequence[str] | None
+) -> Tokens:
+    """Refuse settings that make no sense; the tokens that count."""
+    if not texts:
+        raise DataError("texts", "no texts to collect activations from; expected at least one")
+    if not sites or len(set(sites)) < len(sites):
+        raise ConfigError(f"sites: expected at least one and each once, got {', '.join(map(str, sites)) or 'none'}")
+    if pool not in ("mean", "last", "none"):
+        raise ConfigError(f"pool: expected mean, last or none, got {pool!r}")
+    if tokens is None:
+        return "all" if completions is None else "completion"
+    check_tokens(tokens)
+    if not isinstance(tokens, str | Span):
+        raise ConfigError(f"tokens: a collection takes a name or a Span, got {type(tokens).__name__}")
+    return tokens
 
 
 def _describe_rows(

@@ -1,14 +1,18 @@
-"""The folder of an activation store: ``index.json``, ``rows.parquet`` and safetensors shards of consecutive rows.
+"""The folder of an activation store: ``index.json``, ``rows.parquet`` and safetensors shards of consecutive texts.
 
-The index is written first and extended after every shard, so that an interrupted collection can be taken up again.
+The index is written first. A shard is written whole or not at all, so that an interrupted collection can be taken up
+again: what is there is done.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from interp_unlearn.artifacts import read_json, read_parquet, write_json, write_parquet, write_tensors
@@ -18,29 +22,72 @@ from interp_unlearn.sites import Site
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
-SHARD_ROWS = 4096
+FORMAT = 2
 TOKEN_COUNTS = "n_tokens"
+TOKEN_IDS = "token_ids"
 INDEX_FILE = "index.json"
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+}
 ROWS_FILE = "rows.parquet"
 
 
 class ShardedVectors(Mapping[Site, Tensor]):
-    """Vectors by site, read from the shards when asked for: one site is in memory at a time."""
+    """Vectors by site, mapped into memory from the shards when asked for.
 
-    def __init__(self, folder: Path, sites: tuple[Site, ...], shards: tuple[int, ...]) -> None:
-        self._folder, self._sites, self._shards = folder, sites, shards
+    Args:
+        folder: of the store.
+        sites: that the shards hold.
+        starts: first vector of each shard, and the number of all of them.
+        names: files of the shards.
+    """
 
-    def __getitem__(self, site: Site) -> Float[Tensor, "row d_model"]:
-        if site not in self._sites:
-            raise missing_site(site, self._sites)
-        return read_shards(self._folder, str(site), self._shards)
+    def __init__(self, folder: Path, sites: tuple[Site, ...], starts: Sequence[int], names: Sequence[str]) -> None:
+        self._folder, self._sites, self._starts, self._names = folder, sites, np.asarray(starts), names
+
+    def __getitem__(self, site: Site) -> Float[Tensor, "row d"]:
+        return self.read(site, np.arange(self._starts[-1]))
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self._sites)
 
     def __len__(self) -> int:
         return len(self._sites)
+
+    def read(self, site: Site, rows: Int[np.ndarray, " chosen"]) -> Float[Tensor, "chosen d"]:
+        """Some vectors of one site: nothing else is read from the disk, and nothing is copied twice.
+
+        Raises:
+            SiteError: the store does not hold the site.
+            ArtifactError: a shard is missing or damaged.
+        """
+        if site not in self._sites:
+            raise missing_site(site, self._sites)
+        return self.read_named(str(site), rows)
+
+    def read_named(self, name: str, rows: Int[np.ndarray, " chosen"]) -> Tensor:
+        """The same for a tensor that is not a site's, such as the token ids."""
+        of_shard = np.searchsorted(self._starts, rows, side="right") - 1
+        result: Tensor | None = None
+        for shard in np.unique(of_shard):
+            mapped = self._mapped(int(shard), name)
+            places = np.flatnonzero(of_shard == shard)
+            local = rows[places] - self._starts[shard]
+            part = mapped[_as_slice(local)]
+            if len(places) == len(rows):
+                return part
+            if result is None:
+                result = mapped.new_empty(len(rows), *mapped.shape[1:])
+            result[_as_slice(places)] = part
+        return self._mapped(0, name)[:0] if result is None else result
+
+    def _mapped(self, shard: int, name: str) -> Tensor:
+        return map_tensor(self._folder / self._names[shard], name)
 
 
 class ShardWriter:
@@ -49,7 +96,8 @@ class ShardWriter:
     Args:
         folder: where; made if missing.
         sites: of every shard.
-        n_rows: of the finished store.
+        starts: first text of each shard.
+        n_rows: texts of the finished store.
         metadata: written into the index.
         identity: the part of the metadata that decides whether shards found there belong to this store.
 
@@ -58,53 +106,43 @@ class ShardWriter:
     """
 
     def __init__(
-        self, folder: Path, sites: tuple[Site, ...], n_rows: int, metadata: Mapping[str, Any], identity: tuple[str, ...]
+        self,
+        folder: Path,
+        sites: tuple[Site, ...],
+        starts: Sequence[int],
+        n_rows: int,
+        metadata: Mapping[str, Any],
+        identity: tuple[str, ...],
     ) -> None:
-        self._folder = folder
-        self._index: dict[str, Any] = {
+        self._folder, self._starts = folder, tuple(starts)
+        index = {
             "format": FORMAT,
             "sites": [str(site) for site in sites],
             "n_rows": n_rows,
-            "shard_rows": SHARD_ROWS,
-            "shards": [],
+            "shard_starts": list(starts),
             "metadata": dict(metadata),
         }
         if (folder / INDEX_FILE).exists():
-            self._take_up(read_json(folder / INDEX_FILE), identity)
+            _check_same(folder, read_json(folder / INDEX_FILE), index, identity)
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ArtifactError(f"{folder}: not an empty folder and no activation store; choose another one")
-        write_json(folder / INDEX_FILE, self._index)
+        write_json(folder / INDEX_FILE, index)
 
     def has(self, start: int) -> bool:
-        """Whether the shard that begins at this row is there already."""
-        return start in self._index["shards"]
+        """Whether the shard that begins at this text is there already."""
+        return (self._folder / shard_name(start)).is_file()
 
     def write(self, start: int, tensors: Mapping[str, Tensor]) -> None:
-        """Write the shard that begins at this row: sites and token counts, ``[row, ...]``."""
+        """Write the shard that begins at this text: sites and token counts, ``[row, ...]``."""
         write_tensors(self._folder / shard_name(start), dict(tensors), {"start": str(start)})
-        if not self.has(start):
-            self._index["shards"].append(start)
-            write_json(self._folder / INDEX_FILE, self._index)
 
-    def read_token_counts(self) -> Tensor:
-        """Token counts of all rows ``[row]``, from the shards."""
-        return read_shards(self._folder, TOKEN_COUNTS, tuple(sorted(self._index["shards"])))
+    def read_token_counts(self) -> Int[np.ndarray, " text"]:
+        """Token counts of all texts, from the shards."""
+        return np.concatenate([map_tensor(self._folder / shard_name(i), TOKEN_COUNTS).numpy() for i in self._starts])
 
     def finish(self, rows: "pd.DataFrame") -> None:
         """Write the table of rows, after the last shard."""
         write_parquet(self._folder / ROWS_FILE, rows)
-
-    def _take_up(self, found: dict[str, Any], identity: tuple[str, ...]) -> None:
-        """Keep the shards of an earlier, equal collection."""
-        keys = ("format", "sites", "n_rows", "shard_rows")
-        differing = [key for key in keys if found.get(key) != self._index[key]]
-        there, here = found.get("metadata", {}), self._index["metadata"]
-        differing += [key for key in identity if there.get(key) != here.get(key)]
-        if differing:
-            raise ArtifactError(
-                f"{self._folder} holds another activation store ({', '.join(differing)} differ); choose another folder"
-            )
-        self._index["shards"] = [start for start in found["shards"] if (self._folder / shard_name(start)).is_file()]
 
 
 def open_folder(folder: Path) -> "tuple[ShardedVectors, pd.DataFrame, dict[str, Any]]":
@@ -118,43 +156,80 @@ def open_folder(folder: Path) -> "tuple[ShardedVectors, pd.DataFrame, dict[str, 
             f"{folder}: no activation store there ({INDEX_FILE} is missing); expected what collect wrote"
         )
     index = read_json(folder / INDEX_FILE)
-    if index.get("format") != FORMAT:
-        raise ArtifactError(f"{folder}: format {index.get('format')}, expected {FORMAT}; collect the store again")
-    expected = list(range(0, index["n_rows"], index["shard_rows"]))
-    if sorted(index["shards"]) != expected or not (folder / ROWS_FILE).is_file():
-        done = f"{len(index['shards'])} of {len(expected)} shards"
-        raise ArtifactError(f"{folder}: unfinished ({done}); run the same collection again to finish it")
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        found = index.get("format") if isinstance(index, dict) else None
+        raise ArtifactError(f"{folder}: format {found}, expected {FORMAT}; collect the store again")
+    names = [shard_name(start) for start in index["shard_starts"]]
+    done = sum((folder / name).is_file() for name in names)
+    if done < len(names) or not (folder / ROWS_FILE).is_file():
+        raise ArtifactError(
+            f"{folder}: unfinished ({done} of {len(names)} shards); run the same collection again to finish it"
+        )
     rows = read_parquet(folder / ROWS_FILE)
     if len(rows) != index["n_rows"]:
         raise ArtifactError(f"{folder}: {len(rows)} rows in the table, {index['n_rows']} in the index; collect again")
     sites = tuple(Site.parse(name) for name in index["sites"])
-    return ShardedVectors(folder, sites, tuple(expected)), rows, index["metadata"]
-
-
-def read_shards(folder: Path, name: str, shards: tuple[int, ...]) -> Tensor:
-    """One named tensor of every shard, concatenated ``[row, ...]``; nothing else is read.
-
-    Raises:
-        ArtifactError: a shard is missing or damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    parts: list[Tensor] = []
-    for start in shards:
-        path = folder / shard_name(start)
-        try:
-            with safe_open(path, framework="pt") as file:
-                parts.append(file.get_tensor(name))
-        except (OSError, SafetensorError) as error:
-            raise ArtifactError(f"{path}: cannot read {name}: {error}; collect the store again") from error
-    return torch.cat(parts)
+    starts = [*index["shard_starts"], len(rows)]
+    if index["metadata"].get("pool") == "none":  # vectors are counted in tokens there
+        starts = np.concatenate([[0], rows[TOKEN_COUNTS].to_numpy().cumsum()])[starts].tolist()
+    return ShardedVectors(folder, sites, starts, names), rows, index["metadata"]
 
 
 def shard_name(start: int) -> str:
-    """File name of the shard that begins at this row."""
+    """File name of the shard that begins at this text."""
     return f"rows-{start:09d}.safetensors"
 
 
 def missing_site(site: Site, sites: tuple[Site, ...]) -> SiteError:
     """The error for a site that a store does not hold."""
     return SiteError(f"{site} is not in the store; it holds {', '.join(map(str, sites))}")
+
+
+def map_tensor(path: Path, name: str) -> Tensor:
+    """One tensor of a safetensors file, mapped into memory: nothing is read before it is used.
+
+    The library's own reader copies a tensor as a whole. Writing to the tensor does not reach the file.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or holds no tensor of that name.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:  # checks the whole header against the file
+            if name not in file.keys():  # noqa: SIM118
+                raise ArtifactError(f"{path}: holds no {name}; collect the store again")
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path}: cannot read {name}: {error}; collect the store again") from error
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(length))[name]
+    first, last = entry["data_offsets"]
+    dtype = _DTYPES[entry["dtype"]]
+    if first == last:
+        return torch.empty(entry["shape"], dtype=dtype)
+    data = np.memmap(path, dtype=np.uint8, mode="c", offset=8 + length + first, shape=(last - first,))
+    return torch.frombuffer(data, dtype=dtype).reshape(entry["shape"])
+
+
+def _check_same(folder: Path, found: Any, index: Mapping[str, Any], identity: tuple[str, ...]) -> None:
+    """Refuse shards of another collection.
+
+    Raises:
+        ArtifactError: they are.
+    """
+    keys = ("format", "sites", "n_rows", "shard_starts")
+    differing = [key for key in keys if found.get(key) != index[key]]
+    there, here = found.get("metadata", {}), index["metadata"]
+    differing += [key for key in identity if there.get(key) != here.get(key)]
+    if differing:
+        raise ArtifactError(
+            f"{folder} holds another activation store ({', '.join(differing)} differ); choose another folder"
+        )
+
+
+def _as_slice(rows: Int[np.ndarray, " chosen"]) -> "slice | Tensor":
+    """Consecutive rows as a slice, which copies nothing; others as an index."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and bool((np.diff(rows) == 1).all()):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return torch.from_numpy(rows)

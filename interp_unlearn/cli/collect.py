@@ -1,6 +1,7 @@
 """`collect`: texts in, pooled activations out."""
 
-from typing import Annotated
+import logging
+from typing import Annotated, Any
 
 import typer
 
@@ -16,34 +17,49 @@ def collect(
     limit: options.LimitOption = None,
     skip: options.SkipOption = 0,
     site: options.SiteOption = None,
-    pool: Annotated[str, typer.Option("--pool", help="mean over a text's tokens, or its last.")] = "mean",
+    pool: Annotated[
+        str, typer.Option("--pool", help="mean over a text's tokens, last of them, or none: every token's vector.")
+    ] = "mean",
+    tokens: Annotated[
+        str, typer.Option("--tokens", help="Tokens that count: all, last, or a span of positions such as 0:8 or -4:.")
+    ] = "all",
     keep_texts: Annotated[
         bool, typer.Option(help="Keep the texts beside the vectors, for the bag-of-words control.")
     ] = True,
-    batch_size: options.BatchSizeOption = 32,
+    batch_tokens: Annotated[
+        int, typer.Option("--batch-tokens", min=1, help="Tokens of a pass, padding included; more on a GPU.")
+    ] = 4096,
     max_length: options.MaxLengthOption = None,
     backend: Annotated[str, typer.Option("--backend", help="torch, transformer_lens or nnsight.")] = "torch",
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print passes, tokens and bytes.")] = False,
 ) -> None:
     """Read activations at sites on labelled texts, pooled to one vector a text, into a folder."""
     from interp_unlearn.activations import collect as collect_activations
-    from interp_unlearn.cli.inputs import chosen_sites, open_model, read_labelled_texts
+    from interp_unlearn.activations import plan_collection
+    from interp_unlearn.cli.inputs import chosen_sites, open_model, parse_tokens, read_labelled_texts
     from interp_unlearn.cli.outputs import show_written
 
+    selection = parse_tokens(tokens)
     texts = read_labelled_texts(data, layout, neutral, limit=limit, skip=skip)
     hooked = open_model(model, device, dtype, backend)
+    sites = chosen_sites(site, hooked)
+    settings: dict[str, Any] = {"pool": pool, "batch_tokens": batch_tokens, "max_length": max_length}
+    if dry_run:
+        typer.echo(str(plan_collection(hooked, texts.texts, sites, **settings)))
+        return
+    logging.getLogger("interp_unlearn.activations").setLevel(logging.INFO)  # the plan, on stderr, before the first pass
     store = collect_activations(
         hooked,
         texts.texts,
-        chosen_sites(site, hooked),
-        pool,  # pyright: ignore[reportArgumentType]  # checked by collect
+        sites,
+        tokens=selection,
         labels=texts.labels,
         groups=texts.groups,
         keep_texts=keep_texts,
         out=out,
-        batch_size=batch_size,
-        max_length=max_length,
+        **settings,
     )
     typer.echo(f"{len(store)} texts ({sum(texts.labels)} target) at {len(store.sites)} sites")
     show_written(out)

@@ -63,7 +63,7 @@ def evaluate(
         write_parquet(folder / "predictions.parquet", table)
         scores = None
         if probe_set is not None:
-            scores = measure_probe_scores(changed, original, texts, probe_set, batch_size, max_length)
+            scores = measure_probe_scores(changed, original, texts, probe_set, max_length)
             write_parquet(folder / "probe_scores.parquet", scores)
     show_table(table)
     if scores is not None:
@@ -128,7 +128,6 @@ def measure_probe_scores(
     original: "HookedModel",
     texts: "LabelledTexts",
     probes: "ProbeSet",
-    batch_size: int = 64,
     max_length: int | None = None,
 ) -> "pd.DataFrame":
     """What the original's probes read in both models.
@@ -156,7 +155,6 @@ def measure_probe_scores(
             labels=labels,
             include_bos=probes.metadata["include_bos"],
             keep_texts=False,
-            batch_size=batch_size,
             max_length=max_length,
         )
         table = probes.evaluate(store)[["site", "layer", "auroc", "accuracy"]].assign(model=who)

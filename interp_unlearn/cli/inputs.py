@@ -11,6 +11,7 @@ from interp_unlearn.sites import Site, residual_stream
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
+    from interp_unlearn.interventions.selections import Tokens
 
 Row = TypeVar("Row")
 
@@ -117,6 +118,24 @@ def chosen_sites(names: Sequence[str] | None, model: "HookedModel") -> list[Site
     for site in sites:
         site.check(model.n_layers)
     return sites
+
+
+def parse_tokens(text: str) -> "Tokens":
+    """A selection of tokens: a name, or a span written as ``0:8``, ``2:`` or ``-4:``.
+
+    Raises:
+        ConfigError: the text is neither.
+    """
+    from interp_unlearn.interventions.selections import Span, check_tokens
+
+    start, colon, stop = text.partition(":")
+    if not colon:
+        check_tokens(text)
+        return text  # pyright: ignore[reportReturnType]
+    try:
+        return Span(int(start or 0), int(stop) if stop else None)
+    except ValueError as error:
+        raise ConfigError(f"cannot read {text!r} as a span of positions; write for example 0:8 or -4:") from error
 
 
 def parse_layers(text: str) -> list[int]:

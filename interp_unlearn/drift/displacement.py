@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interp_unlearn.errors import DataError
-from interp_unlearn.evaluation.buckets import length_buckets, token_rows
 from interp_unlearn.interventions import HookedModel
+from interp_unlearn.interventions.buckets import length_buckets, token_rows
 from interp_unlearn.models import TokenBatch
 from interp_unlearn.sites import Site
 from interp_unlearn.unlearning import Reference

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from interp_unlearn.errors import DataError
-from interp_unlearn.evaluation.buckets import TokenRow, length_buckets, token_rows
+from interp_unlearn.interventions.buckets import TokenRow, length_buckets, token_rows
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.evaluation.buckets import TokenRow, length_buckets, token_rows
+from interp_unlearn.interventions.buckets import TokenRow, length_buckets, token_rows
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel

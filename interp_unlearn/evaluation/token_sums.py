@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_unlearn.errors import DataError
-from interp_unlearn.evaluation.buckets import length_buckets
+from interp_unlearn.interventions.buckets import length_buckets
 from interp_unlearn.models import TokenBatch, tokenize
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from interp_unlearn.interventions.backends import Backend, register
 from interp_unlearn.interventions.contexts import EditContext
 from interp_unlearn.interventions.edits import Add, Clamp, Edit, EditMap, ProjectOut, Replace, Scale
 from interp_unlearn.interventions.hooked_model import HookedModel
+from interp_unlearn.interventions.selections import Span, TokenMask, TokenSelection, Where
 from interp_unlearn.interventions.trace import Trace
 
 __all__ = [
@@ -17,6 +18,10 @@ __all__ = [
     "ProjectOut",
     "Replace",
     "Scale",
+    "Span",
+    "TokenMask",
+    "TokenSelection",
     "Trace",
+    "Where",
     "register",
 ]

@@ -88,6 +88,21 @@ class Architecture:
             raise SiteError(f"{site}: a mixture of experts has no one layer of neurons; use mlp_out")
         return _named_child(mlp, MLP_OUTPUT_NAMES, "output projection, so no mlp_post,")
 
+    def width_at(self, site: Site) -> int:
+        """Numbers a token has at a site; at z, those of all heads.
+
+        Raises:
+            SiteError: there is no such site.
+        """
+        module = self.module_at(site)
+        if site == Site.logits:
+            return int(self.model.config.get_text_config().vocab_size)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue, reportArgumentType]
+        if site.component not in ("z", "mlp_post"):
+            return self.d_model
+        features: int | None = getattr(module, "in_features", None)
+        # GPT-2's Conv1D has no in_features, and holds its matrix the other way round.
+        return features or module.get_parameter("weight").shape[0]
+
     def path_of(self, module: nn.Module) -> str:
         """Dotted name of a module inside the model; empty for the model itself."""
         return next(name for name, candidate in self.model.named_modules() if candidate is module)

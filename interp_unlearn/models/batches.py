@@ -171,6 +171,35 @@ def tokenize(
         DataError: there are no texts, a text has no tokens, or `max_length` cuts a whole completion away.
         ConfigError: the numbers of texts and completions differ.
     """
+    rows, starts = encode_rows(tokenizer, texts, completions=completions, add_bos=add_bos, max_length=max_length)
+    pad = next((i for i in (special_id(tokenizer, "pad"), special_id(tokenizer, "eos")) if i is not None), 0)
+    return TokenBatch.from_rows(
+        rows,
+        bos_token_id=special_id(tokenizer, "bos"),
+        pad_token_id=pad,
+        padding_side=padding_side,
+        completion_starts=starts,
+    )
+
+
+def encode_rows(
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[str],
+    *,
+    completions: Sequence[str] | None = None,
+    add_bos: bool = True,
+    max_length: int | None = None,
+    first: int = 0,
+) -> tuple[list[list[int]], list[int] | None]:
+    """The token ids of each text, and where its completion starts; arguments as of `tokenize`.
+
+    Args:
+        first: number of the first text, for error messages, where the texts are part of a longer list.
+
+    Raises:
+        DataError: there are no texts, a text has no tokens, or `max_length` cuts a whole completion away.
+        ConfigError: the numbers of texts and completions differ.
+    """
     if isinstance(texts, str):
         raise ConfigError("texts must be a list of texts, got one string; wrap it in a list")
     if not texts:
@@ -188,11 +217,10 @@ def tokenize(
     for index, row in enumerate(rows):
         if len(row) <= (starts[index] if starts is not None else len(start)):
             what = "completion" if starts is not None else "text"
-            raise DataError("texts", f"{what} {index} has no tokens (max_length {max_length}); drop or shorten it")
-    pad = next((i for i in (special_id(tokenizer, "pad"), special_id(tokenizer, "eos")) if i is not None), 0)
-    return TokenBatch.from_rows(
-        rows, bos_token_id=bos, pad_token_id=pad, padding_side=padding_side, completion_starts=starts
-    )
+            raise DataError(
+                "texts", f"{what} {first + index} has no tokens (max_length {max_length}); drop or shorten it"
+            )
+    return rows, starts
 
 
 def special_id(tokenizer: "PreTrainedTokenizerBase", which: Literal["bos", "eos", "pad"]) -> int | None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.models import TokenBatch, tokenize
+from interp_unlearn.models import TokenBatch
+from interp_unlearn.models.batches import encode_rows
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
@@ -20,8 +21,33 @@ def token_rows(model: "HookedModel", texts: Sequence[str]) -> list[TokenRow]:
     Raises:
         DataError: there are no texts, or one has no tokens.
     """
-    batch = tokenize(model.tokenizer, texts)
-    return [tuple(ids[mask].tolist()) for ids, mask in zip(batch.input_ids, batch.mask, strict=True)]
+    rows, _ = encode_rows(model.tokenizer, texts)
+    return [tuple(row) for row in rows]
+
+
+def cut_buckets(lengths: Sequence[int], *, rows: int | None = None, tokens: int | None = None) -> list[list[int]]:
+    """Indices of rows sorted by length, shortest first, and cut into batches.
+
+    Args:
+        lengths: tokens of each row.
+        rows: most rows of a batch.
+        tokens: most tokens of a batch, padding included; a row that is longer is a batch by itself.
+
+    Raises:
+        ConfigError: a limit is not positive.
+    """
+    for name, limit in (("batch_size", rows), ("batch_tokens", tokens)):
+        if limit is not None and limit < 1:
+            raise ConfigError(f"{name} must be at least 1, got {limit}")
+    buckets: list[list[int]] = []
+    bucket: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        n_rows = len(bucket) + 1
+        if bucket and ((rows and n_rows > rows) or (tokens and n_rows * lengths[index] > tokens)):
+            buckets.append(bucket)
+            bucket = []
+        bucket.append(index)
+    return [*buckets, bucket] if bucket else buckets
 
 
 def length_buckets(
@@ -40,13 +66,9 @@ def length_buckets(
     Raises:
         ConfigError: the batch size is not positive.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     bos: int | None = model.tokenizer.bos_token_id  # pyright: ignore[reportAssignmentType]
     with tqdm(total=len(rows), desc=progress, disable=progress is None) as bar:
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
+        for chosen in cut_buckets([len(row) for row in rows], rows=batch_size):
             starts = None if completion_starts is None else [completion_starts[i] for i in chosen]
             batch = TokenBatch.from_rows([rows[i] for i in chosen], bos_token_id=bos, completion_starts=starts)
             yield chosen, batch.to(model.device)

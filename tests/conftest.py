@@ -1,4 +1,4 @@
-"""Tiny random models of four architectures and a tokenizer, all made here: no hub is needed."""
+"""Tiny random models of seven architectures and a tokenizer, all made here: no hub is needed."""
 
 import os
 
@@ -12,13 +12,19 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from interp_unlearn.interventions import HookedModel
@@ -27,6 +33,7 @@ from interp_unlearn.models import TokenBatch
 torch.set_num_threads(1)
 
 ARCHITECTURES = ("llama", "qwen2", "gemma2", "gpt2")
+ALL_ARCHITECTURES = (*ARCHITECTURES, "mistral", "qwen3", "gpt_neox")
 WORDS = "the cat dog sat ran on a mat hill red blue big small and then it was not who said yes no".split()
 TEXTS = [
     "the cat sat on a mat",
@@ -59,6 +66,13 @@ def make_hf(architecture: str, seed: int = 0) -> PreTrainedModel:
         model = Qwen2ForCausalLM(Qwen2Config(**COMMON))
     elif architecture == "gemma2":
         model = Gemma2ForCausalLM(Gemma2Config(**COMMON, head_dim=8, sliding_window=4, query_pre_attn_scalar=8))
+    elif architecture == "mistral":
+        model = MistralForCausalLM(MistralConfig(**COMMON, sliding_window=4))
+    elif architecture == "qwen3":
+        model = Qwen3ForCausalLM(Qwen3Config(**COMMON, head_dim=8))
+    elif architecture == "gpt_neox":
+        values = {key: value for key, value in COMMON.items() if key != "num_key_value_heads"}
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(**values))
     elif architecture == "gpt2":
         names = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
         names |= {"max_position_embeddings": "n_positions", "intermediate_size": "n_inner"}
@@ -70,6 +84,9 @@ def make_hf(architecture: str, seed: int = 0) -> PreTrainedModel:
         for name, parameter in model.named_parameters():
             if "norm" in name or "ln_" in name:  # norms start at 1 or 0: swapped norms would go unnoticed
                 parameter.add_(0.3 * torch.randn_like(parameter))
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias") and "norm" not in name and "ln_" not in name:  # these all start at 0
+                parameter.add_(0.2 * torch.randn_like(parameter))
     return model.eval()
 
 

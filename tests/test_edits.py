@@ -87,6 +87,20 @@ def test_replace_by_one_vector_or_by_a_whole_read(stream: Tensor, context: EditC
         Replace(other[:, :2])(stream, context)
 
 
+def test_each_head_is_edited_by_itself(context: EditContext) -> None:
+    z = torch.randn(2, 4, 3, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    per_head, real = torch.stack([direction(seed) for seed in (1, 2, 3)]), context.content
+    for head in range(3):
+        for edit in (EDITS["add"](), EDITS["project"](), EDITS["clamp"](), EDITS["scale"](), EDITS["replace"]()):
+            assert torch.equal(edit(z, context)[:, :, head], edit(z[:, :, head], context))
+        torch.testing.assert_close(Add(per_head)(z, context)[real][:, head], z[real][:, head] + per_head[head])
+        assert (Replace(per_head)(z, context)[real][:, head] == per_head[head]).all()
+    other = z.flip(3)
+    patched = Replace(other, heads=[1])(z, context)
+    assert torch.equal(patched[real][:, 1], other[real][:, 1])
+    assert torch.equal(patched[:, :, [0, 2]], z[:, :, [0, 2]])
+
+
 @pytest.mark.parametrize("name", EDITS)
 def test_only_content_is_edited_and_the_input_is_left_alone(name: str, stream: Tensor, context: EditContext) -> None:
     original = stream.clone()
@@ -124,7 +138,7 @@ def test_steering_vector_can_be_learned(stream: Tensor, context: EditContext) ->
 
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="dimensions"):
-        Add(torch.zeros(2, D))
+        Add(torch.zeros(2, 3, D))
     with pytest.raises(ConfigError, match="list"):
         ProjectOut([1.0, 2.0])
     with pytest.raises(ConfigError, match="zero"):

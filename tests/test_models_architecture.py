@@ -1,5 +1,5 @@
 import pytest
-from conftest import make_hf
+from conftest import ALL_ARCHITECTURES, make_hf
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Olmo2Config, Olmo2ForCausalLM, T5Config
 from transformers import T5ForConditionalGeneration as T5
 
@@ -72,10 +72,28 @@ def test_model_without_the_stated_stack_is_refused() -> None:
         resolve_architecture(hf)
 
 
-def test_unsupported_component_is_refused() -> None:
-    parts = resolve_architecture(make_hf("llama"))
-    with pytest.raises(SiteError, match="not supported yet"):
-        parts.module_at(Site(0, "z"))
+@pytest.mark.parametrize("architecture", ALL_ARCHITECTURES)
+def test_output_projections_are_found(architecture: str) -> None:
+    hf = make_hf(architecture)
+    attention = {"gpt2": "attn.c_proj", "gpt_neox": "attention.dense"}.get(architecture, "self_attn.o_proj")
+    mlp = {"gpt2": "mlp.c_proj", "gpt_neox": "mlp.dense_4h_to_h"}.get(architecture, "mlp.down_proj")
+    parts = resolve_architecture(hf)
+    assert parts.n_heads == 4
+    for layer in range(3):
+        block = parts.blocks[layer]
+        assert parts.module_at(Site(layer, "z")) is block.get_submodule(attention)
+        assert parts.module_at(Site(layer, "mlp_post")) is block.get_submodule(mlp)
+        assert parts.path_of(parts.module_at(Site(layer, "z"))).endswith(f".{layer}.{attention}")
+
+
+@pytest.mark.parametrize(
+    ("component", "part", "lost"), [("z", "self_attn", "o_proj"), ("mlp_post", "mlp", "down_proj")]
+)
+def test_a_block_without_output_projection_is_refused_by_site(component: str, part: str, lost: str) -> None:
+    hf = make_hf("llama")
+    delattr(hf.model.layers[1].get_submodule(part), lost)
+    with pytest.raises(SiteError, match=f"no output projection, so no {component}, found in Llama.* got .*_proj"):
+        resolve_architecture(hf).module_at(Site(1, component))
 
 
 def test_each_role_selects_exactly_its_matrix(architecture: str) -> None:

@@ -10,6 +10,7 @@ import typer
 from interp_unlearn.cli.collect import collect
 from interp_unlearn.cli.drift import drift
 from interp_unlearn.cli.evaluate import evaluate
+from interp_unlearn.cli.heatmap import heatmap
 from interp_unlearn.cli.probe import probe
 from interp_unlearn.cli.study import figures, organism, reproduce
 from interp_unlearn.cli.unlearn import unlearn
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (collect, probe, unlearn, evaluate, drift, figures, reproduce):
+for verb in (collect, probe, heatmap, unlearn, evaluate, drift, figures, reproduce):
     app.command()(verb)
 app.add_typer(organism, name="organism")
 

@@ -68,13 +68,13 @@ def reproduce(
 
 
 def figures(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that reproduce, probe or drift wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that reproduce, probe, heatmap or drift wrote.")],
 ) -> None:
     """Draw a run's figures again from its tables, as PDF and PNG, without computing anything anew."""
     from interp_unlearn.artifacts import read_parquet
     from interp_unlearn.cli.outputs import show_written
     from interp_unlearn.errors import ArtifactError
-    from interp_unlearn.figures import plot_drift, plot_probe_auroc, save_figure
+    from interp_unlearn.figures import draw_token_heatmap, plot_drift, plot_probe_auroc, save_figure
 
     if (run / "dissociation.parquet").is_file():
         from interp_unlearn.study.reproduce import draw_figures
@@ -85,5 +85,8 @@ def figures(
         show_written(save_figure(plot_drift(read_parquet(run / "drift.parquet")), run / "drift")[0])
     elif (run / "table.parquet").is_file():
         show_written(save_figure(plot_probe_auroc(read_parquet(run / "table.parquet")), run / "probe_auroc")[0])
+    elif (run / "token_scores.parquet").is_file():
+        table = read_parquet(run / "token_scores.parquet")
+        show_written(save_figure(draw_token_heatmap(table), run / "token_heatmap")[0])
     else:
-        raise ArtifactError(f"{run}: no table to draw there; expected the folder of reproduce, probe or drift")
+        raise ArtifactError(f"{run}: no table to draw there; expected the folder of reproduce, probe, heatmap or drift")

@@ -5,5 +5,13 @@ from interp_unlearn.figures.drift import plot_drift
 from interp_unlearn.figures.probes import plot_probe_auroc
 from interp_unlearn.figures.relearning import plot_relearning
 from interp_unlearn.figures.style import save_figure
+from interp_unlearn.figures.token_heatmap import draw_token_heatmap
 
-__all__ = ["plot_dissociation", "plot_drift", "plot_probe_auroc", "plot_relearning", "save_figure"]
+__all__ = [
+    "draw_token_heatmap",
+    "plot_dissociation",
+    "plot_drift",
+    "plot_probe_auroc",
+    "plot_relearning",
+    "save_figure",
+]

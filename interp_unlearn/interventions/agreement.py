@@ -64,7 +64,7 @@ class AgreementCheck:
         if not new:
             return
         with torch.no_grad(), _eager_attention(self._hf), _evaluation_mode(self._hf):
-            batch = _two_prompts(self._hf)
+            batch = _two_prompts(self._hf).to(self._reference.architecture.device)
             if not self._sums_checked and any(site.component in ("attn_out", "resid_mid", "mlp_out") for site in new):
                 self._check_block_sums(batch)
             if not isinstance(self._backend, TorchBackend):
@@ -119,6 +119,7 @@ def _difference(expected: Tensor, found: Tensor | None, mask: Tensor) -> float:
     """Largest difference over real tokens, relative to the largest value there; infinite if the shapes differ."""
     if found is None or found.shape != expected.shape:
         return float("inf")
+    mask, found = mask.to(expected.device), found.to(expected.device)
     expected, found = expected[mask].float(), found[mask].float()
     return ((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30)).item()
 
@@ -131,7 +132,7 @@ def _two_prompts(hf: "PreTrainedModel") -> TokenBatch:
     """Two rows of ids spread over the vocabulary, the shorter one padded on the left, where most goes wrong."""
     vocabulary = hf.config.get_text_config().vocab_size
     ids = [(7919 * i + 5) % vocabulary for i in range(8)]
-    return TokenBatch.from_rows([ids, ids[3:]], padding_side="left").to(hf.device)
+    return TokenBatch.from_rows([ids, ids[3:]], padding_side="left")
 
 
 @contextmanager

@@ -97,10 +97,10 @@ class AmbientEdits(ForwardPass):
     def _install(self) -> None:
         if self.edits:
             # What torch.compile made of the model earlier would ignore these hooks, what it made of it now keep them.
-            self._eager.enter_context(torch.compiler.set_stance("force_eager"))
-            self._handles.append(self.hf.register_forward_pre_hook(self._before_call, with_kwargs=True))
+            self._eager.enter_context(compiled_code_unused())
+            self._handles.append(self.architecture.model.register_forward_pre_hook(self._before_call, with_kwargs=True))
             self._handles += install_hooks(self.architecture, self)
-            self._handles.append(self.hf.register_forward_hook(self._after_call, always_call=True))
+            self._handles.append(self.architecture.model.register_forward_hook(self._after_call, always_call=True))
 
     def _remove(self) -> None:
         for handle in self._handles:
@@ -109,7 +109,7 @@ class AmbientEdits(ForwardPass):
         self._eager.close()
 
     def _before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        context = context_of_call(self.hf, args, kwargs, self.bos_token_id)
+        context = context_of_call(self.architecture.model, args, kwargs, self.bos_token_id)
         if self._generation is not None:
             context = self._generation.place(context, kwargs["input_ids"])
         self._begin(context)
@@ -131,11 +131,41 @@ class AmbientEdits(ForwardPass):
         self.context = context
 
 
+_stance = ExitStack()
+_holders: list[object] = []
+
+
+@contextmanager
+def compiled_code_unused() -> Generator[None]:
+    """Run eagerly what torch.compile has compiled; such blocks, those of several models too, may end in any order."""
+    if not _holders:
+        _stance.enter_context(torch.compiler.set_stance("force_eager"))
+    holder = object()
+    _holders.append(holder)
+    try:
+        yield
+    finally:
+        _holders.remove(holder)
+        if not _holders:
+            _stance.close()
+
+
 def recomputes_blocks(hf: "PreTrainedModel") -> bool:
     """Whether backward recomputes the inside of each block (activation checkpointing)."""
     # Renamed in transformers 5.23; the old name warns there.
     name = "is_activation_checkpointing" if hasattr(hf, "is_activation_checkpointing") else "is_gradient_checkpointing"
     return hf.training and bool(getattr(hf, name, False))
+
+
+def hides_gradients(hf: "PreTrainedModel") -> bool:
+    """Whether what is computed inside a block is cut off from gradients, as in re-entrant checkpointing."""
+    functions = [
+        getattr(module, "_gradient_checkpointing_func", None)
+        for module in hf.modules()
+        if getattr(module, "gradient_checkpointing", False)
+    ]
+    # PyTorch's default is re-entrant, transformers' is not and always says so.
+    return recomputes_blocks(hf) and any(getattr(f, "keywords", {}).get("use_reentrant", True) for f in functions)
 
 
 def inside_blocks(sites: Iterable[Site]) -> list[Site]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
 
 TokenRow = tuple[int, ...]
+MOST_PADDING = 0.05
+"""Share of a batch's tokens that may be padding where a batch could end earlier."""
 
 
 def token_rows(model: "HookedModel", texts: Sequence[str]) -> list[TokenRow]:
@@ -28,6 +30,9 @@ def token_rows(model: "HookedModel", texts: Sequence[str]) -> list[TokenRow]:
 def cut_buckets(lengths: Sequence[int], *, rows: int | None = None, tokens: int | None = None) -> list[list[int]]:
     """Indices of rows sorted by length, shortest first, and cut into batches.
 
+    With a limit on tokens a batch also ends where the next row would lengthen it so much that more than a twentieth
+    of it were padding, once it holds an eighth of the limit: few texts then cost no more a token than many.
+
     Args:
         lengths: tokens of each row.
         rows: most rows of a batch.
@@ -41,12 +46,19 @@ def cut_buckets(lengths: Sequence[int], *, rows: int | None = None, tokens: int 
             raise ConfigError(f"{name} must be at least 1, got {limit}")
     buckets: list[list[int]] = []
     bucket: list[int] = []
+    real = 0
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         n_rows = len(bucket) + 1
-        if bucket and ((rows and n_rows > rows) or (tokens and n_rows * lengths[index] > tokens)):
+        size = n_rows * lengths[index]
+        full = rows is not None and n_rows > rows
+        if tokens is not None:
+            padding = 1 - (real + lengths[index]) / size
+            full = full or size > tokens or (padding > MOST_PADDING and real >= tokens / 8)
+        if bucket and full:
             buckets.append(bucket)
-            bucket = []
+            bucket, real = [], 0
         bucket.append(index)
+        real += lengths[index]
     return [*buckets, bucket] if bucket else buckets
 
 

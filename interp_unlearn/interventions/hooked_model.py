@@ -3,7 +3,7 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Int
@@ -11,7 +11,13 @@ from torch import Tensor
 
 from interp_unlearn.errors import BackendError, ConfigError, SiteError
 from interp_unlearn.interventions.agreement import AgreementCheck
-from interp_unlearn.interventions.ambient import AmbientEdits, inside_blocks, recomputes_blocks
+from interp_unlearn.interventions.ambient import (
+    AmbientEdits,
+    compiled_code_unused,
+    hides_gradients,
+    inside_blocks,
+    recomputes_blocks,
+)
 from interp_unlearn.interventions.backends import check_backend, make_backend
 from interp_unlearn.interventions.contexts import context_of_batch
 from interp_unlearn.interventions.edits import Edit, EditMap, merge_edits
@@ -91,11 +97,7 @@ class HookedModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go: the embedding's device, of a model that is spread over several."""
-        if getattr(self.hf, "hf_device_map", None) is None:
-            return self.hf.device
-        # accelerate keeps weights that do not fit elsewhere, and says where they are needed.
-        hook = getattr(self.architecture.embed, "_hf_hook", None)
-        return torch.device(getattr(hook, "execution_device", None) or self.hf.device)
+        return self.architecture.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -145,12 +147,13 @@ class HookedModel:
         merged = merge_edits(self._ambient.edits, own) if self._ambient.edits else own
         for site in (*reads, *own):
             self._backend.check_site(site)
-        self._check_gradients(own)
+        self._check_gradients(reads, own)
         batch = batch.to(self.device)
         wanted = reads if stop is not None else (*reads, Site.logits)
-        forward_pass = ForwardPass(context_of_batch(batch), wanted, merged, stop=stop, keep=keep)
+        kept = None if keep is None else _of_reads(keep, reads)
+        forward_pass = ForwardPass(context_of_batch(batch), wanted, merged, stop=stop, keep=kept)
         # torch.compile would not notice hooks that come and go.
-        with self._ambient.handed_over(forward_pass.context), torch.compiler.set_stance("force_eager"):
+        with self._ambient.handed_over(forward_pass.context), compiled_code_unused():
             self._agreement.ensure(forward_pass.sites)
             self._backend.run(batch, forward_pass)
         return Trace(reads, forward_pass.values.get(Site.logits), forward_pass.values)
@@ -207,7 +210,7 @@ class HookedModel:
         batch = batch.to(self.device)
         with self._ambient.generating(batch, stop_ids, n_continuations):
             return generate_tokens(
-                self.hf,
+                cast("PreTrainedModel", self.architecture.model),
                 batch,
                 max_new_tokens,
                 do_sample=do_sample,
@@ -260,7 +263,7 @@ class HookedModel:
             raise ConfigError("nothing to compute: no reads, logits=False and no stop_after; ask for one of them")
         return max(reads)
 
-    def _check_gradients(self, own: EditMap) -> None:
+    def _check_gradients(self, reads: Sequence[Site], own: EditMap) -> None:
         if not torch.is_grad_enabled():
             return
         if any(parameter.requires_grad for parameter in self._backend.without_gradient()):
@@ -273,8 +276,18 @@ class HookedModel:
                 f"edit at {inside[0]} with activation checkpointing: the backward pass recomputes the block after the "
                 "edit is gone; use `with model.edited(...)` around both passes"
             )
+        if (inside := inside_blocks(reads)) and hides_gradients(self.hf):
+            raise BackendError(
+                f"read at {inside[0]} with re-entrant activation checkpointing gets no gradients; enable it with "
+                "use_reentrant=False, or use torch.no_grad() for reading"
+            )
 
     def _end_ids(self) -> list[int]:
         stated: int | list[int] | None = getattr(self.hf.generation_config, "eos_token_id", None)
         ids = stated if isinstance(stated, list) else [stated]
         return [i for i in (*ids, special_id(self.tokenizer, "eos")) if i is not None]
+
+
+def _of_reads(keep: Keep, reads: Sequence[Site]) -> Keep:
+    """Leave logits whole that were not read but are computed all the same."""
+    return lambda site, activation, context: keep(site, activation, context) if site in reads else activation

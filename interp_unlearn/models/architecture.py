@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from interp_unlearn.errors import CheckpointError, SiteError
@@ -24,7 +25,7 @@ class Architecture:
     """The parts of one causal language model.
 
     Attributes:
-        model: the model itself, whose output carries the logits.
+        model: the model itself, whose output carries the logits; with adapters of peft, the model they wrap.
         blocks: the decoder stack.
         embed: token embedding.
         final_norm: norm between the last block and the head; None if there is none.
@@ -48,6 +49,13 @@ class Architecture:
     @property
     def n_layers(self) -> int:
         return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: of a model that is spread over several devices, the embedding's."""
+        # accelerate keeps weights elsewhere that do not fit, on "meta" if on disk, and says where they are needed.
+        device = getattr(getattr(self.embed, "_hf_hook", None), "execution_device", None)
+        return next(self.embed.parameters()).device if device is None else torch.device(device)
 
     def attention(self, block: nn.Module) -> nn.Module:
         """The attention module of a block."""
@@ -114,6 +122,8 @@ def resolve_architecture(model: nn.Module) -> Architecture:
     Raises:
         CheckpointError: it is no decoder-only model, or has no stack of the length its config states.
     """
+    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+        model = model.get_base_model()  # pyright: ignore[reportCallIssue] generation calls this one, past the wrapper
     config = model.config.get_text_config()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     if getattr(config, "is_encoder_decoder", False):
         raise CheckpointError(f"{type(model).__name__} is an encoder-decoder; expected a decoder-only model")

@@ -34,7 +34,7 @@ def tokenize_chats(
 
     Raises:
         ConfigError: the tokenizer has no chat template, or one that rewrites earlier turns.
-        DataError: there are no chats, or one has no messages.
+        DataError: there are no chats, or one has no messages or begins with the assistant.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError("the tokenizer has no chat template; set tokenizer.chat_template, or tokenise plain texts")
@@ -45,6 +45,8 @@ def tokenize_chats(
     for index, chat in enumerate(chats):
         if not chat:
             raise DataError("chats", f"conversation {index} has no messages")
+        if chat[0]["role"] == "assistant":
+            raise DataError("chats", f"conversation {index} begins with the assistant; put another role's turn first")
         row: list[int] = []
         mark: list[bool] = []
         for text, assistant in _pieces(tokenizer, chat):

@@ -62,7 +62,13 @@ def load_model(
 
 
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 of all parameters: names, dtypes, shapes and bytes; tied parameters count once."""
+    """SHA-256 of all parameters: names, dtypes, shapes and bytes; tied parameters count once.
+
+    Raises:
+        CheckpointError: a device_map keeps some of them elsewhere.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise CheckpointError("weights that device_map has moved off their device cannot be hashed; load without it")
     return hash_tensors(model.named_parameters())
 
 

@@ -2,5 +2,6 @@
 
 from interp_unlearn.probes.fitting import fit_probes
 from interp_unlearn.probes.probe_set import Estimator, ProbeSet
+from interp_unlearn.probes.token_scores import score_tokens
 
-__all__ = ["Estimator", "ProbeSet", "fit_probes"]
+__all__ = ["Estimator", "ProbeSet", "fit_probes", "score_tokens"]

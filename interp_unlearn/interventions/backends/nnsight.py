@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from interp_unlearn.errors import BackendError
 from interp_unlearn.interventions.backends.torch_hooks import output_tensor, visit_of, with_tensor
 from interp_unlearn.interventions.forward_pass import ForwardPass
 from interp_unlearn.models.architecture import INPUT_COMPONENTS, Architecture
@@ -29,9 +30,14 @@ class NNsightBackend:
     def __init__(self, hf: "PreTrainedModel", architecture: Architecture) -> None:
         from nnsight import NNsight
 
+        if next(architecture.model.parameters()).is_meta:
+            raise BackendError(
+                "nnsight sends tokens to where the first weight is, and device_map has moved that off its device; keep "
+                "the embedding on one, or use backend 'torch'"
+            )
         self.hf = hf
         self.architecture = architecture
-        self.wrapped = NNsight(hf)
+        self.wrapped = NNsight(architecture.model)
 
     def check_site(self, site: Site) -> None:
         self.architecture.module_at(site)

@@ -105,8 +105,11 @@ class TransformerLensBackend:
             from transformer_lens.model_bridge import TransformerBridge
         finally:  # importing it silences transformers for the whole process
             transformers_logging.set_verbosity(verbosity)
-        self.parameters, self.device = list(self.hf.parameters()), self.hf.device
+        self.parameters, self.device = list(self.hf.parameters()), self.architecture.device
         self.mirror = copy.deepcopy(self.hf, memo={id(p): p for p in self.parameters})
+        for module in self.mirror.modules():  # backward would recompute blocks when the bridge's hooks are off again
+            if getattr(module, "gradient_checkpointing", False):
+                module.gradient_checkpointing = False  # pyright: ignore[reportArgumentType]
         # The bridge insists on a tokenizer and changes it. It only ever gets ids here: any copy without BOS will do,
         # as the bridge would load one with a BOS again from disk.
         tokenizer = copy.deepcopy(self.tokenizer)
@@ -116,7 +119,7 @@ class TransformerLensBackend:
                 type(self.hf).__name__,
                 hf_model=self.mirror,
                 tokenizer=tokenizer,
-                device=self.hf.device,
+                device=self.device,
                 dtype=self.hf.dtype,
             )
         except (ValueError, NotImplementedError, AttributeError, KeyError) as error:
@@ -126,7 +129,7 @@ class TransformerLensBackend:
     def _follow(self) -> None:
         """Carry over what the mirror does not share: rebound parameters, the device, and the train/eval switch."""
         same = [id(p) for p in self.hf.parameters()] == [id(p) for p in self.parameters]
-        if not same or self.hf.device != self.device:
+        if not same or self.architecture.device != self.device:
             self._boot()
         if self.bridge.training != self.hf.training:
             self.bridge.train(self.hf.training)

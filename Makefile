@@ -4,7 +4,7 @@ INSTALLED := .venv/.installed
 .PHONY: test reproduce quick figures lint notebooks clean
 
 test: $(INSTALLED)
-	HF_HUB_OFFLINE=1 .venv/bin/pytest -rs
+	HF_HUB_OFFLINE=1 .venv/bin/pytest -rs -n auto --maxprocesses 8 --dist worksteal
 
 reproduce: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn reproduce --out runs/organism

@@ -11,10 +11,11 @@ figures. Layers, in dependency order; each imports only from those above it:
     probes                      fit_probes, ProbeSet, controls
     objectives                  pure losses
     evaluation                  cloze and multiple choice, perplexity, divergence, generations
+    statistics                  gap closed, bootstrap, permutation, contrasts
+    directions                  what a direction is and does: lens, value vectors, rank, causal effects, transfer
     unlearning                  the one training loop, the reference, recipes
     drift                       how far activations moved
     attacks                     relearning
-    statistics                  gap closed, bootstrap, permutation, contrasts
     figures                     pure plots from tables
     organism                    the embedded world, its corpora, the shipped twins
     study                       the pipeline behind `reproduce`

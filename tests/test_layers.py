@@ -13,6 +13,7 @@ import interp_unlearn
 ROOT = Path(interp_unlearn.__file__).parent
 LAYERS = (
     {"errors", "sites", "artifacts"},
+    {"statistics"},
     {"data"},
     {"models"},
     {"interventions"},
@@ -20,7 +21,6 @@ LAYERS = (
     {"probes"},
     {"objectives"},
     {"evaluation"},
-    {"statistics"},
     {"directions"},
     {"unlearning"},
     {"drift"},

@@ -184,7 +184,7 @@ def draw_directions(folder: Path) -> None:
             continue
         table = read_parquet(path)
         if name == "causal_effects":
-            measures = dict.fromkeys(table["measure"].tolist())
+            measures = dict.fromkeys(m for m in table["measure"].tolist() if m != "distance")  # the control's by design
             drawn = {f"effect_{m}": partial(figures.plot_causal_effects, measure=m) for m in measures}
         else:
             drawn = plots[name]

@@ -99,7 +99,8 @@ def next_token_effects(
             for number, condition in enumerate(conditions):
                 edits, moves = recorded(condition.edits, found)
                 edited = _logits(model, batch, edits)
-                distance = torch.stack([moves[site].gather(1, last[:, None])[:, 0].abs() for site in moves]).sum(0)
+                distances = [moved.to(last.device).gather(1, last[:, None])[:, 0].abs() for moved in moves.values()]
+                distance = torch.stack(distances).sum(0)
                 keep(number, 0, chosen, _measures(plain, edited, batch, last, ids) | {"distance": distance})
                 for control, seed in enumerate(config.random_seeds, start=1):
                     edited = _logits(model, batch, random_moves(moves, found, seed))

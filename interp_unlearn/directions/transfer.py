@@ -23,8 +23,9 @@ def transfer(
     Where a store is the very data that the probes were fitted on (by its hash), their out-of-fold AUROC is taken over
     from their table, since scoring their training texts would flatter them; ``scored`` says which. Such a cell has an
     interval for the logistic regression only.
-    Caveat: a high AUROC elsewhere shows that the datasets share a linear difference, not that it is the concept: two
-    datasets may also share a length or a topic. Probes and stores must be of one model's activations.
+    Caveat: an AUROC far from 0.5 elsewhere, above or below, shows that the classes of both datasets differ along one
+    line, not that they differ by the concept: it may as well be length or topic. Probes and stores must be of one
+    model's activations.
 
     Args:
         probes: by the name of the dataset they were fitted on.

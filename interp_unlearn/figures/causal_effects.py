@@ -75,12 +75,12 @@ def plot_causal_effects(df: "pd.DataFrame", measure: str, ax: "Axes | Sequence[A
             axis.set_title(name, loc="left")
             axis.set_xticks(*_ticks(places, last))
             if last is not None and places[-1] > last:
-                axis.axvline(places[-1] - 0.75, color=GREY, linewidth=0.6, linestyle=(0, (2, 2)))
+                axis.axvline((places[-1] + last) / 2, color=GREY, linewidth=0.6, linestyle=(0, (2, 2)))
             axis.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.5)
-        if _spans_decades(table):
-            axes[0].set_yscale("log")
-        elif measure.startswith("share_") or measure == "total_variation":
+        if measure.startswith("share_") or measure == "total_variation":
             axes[0].set_ylim(-0.03, 1.03)
+        elif _spans_decades(table):
+            axes[0].set_yscale("log")
         for axis in axes[max(0, len(names) - width) : len(names)]:  # also above an empty place
             axis.tick_params(labelbottom=True)
         for axis in axes[width * (rows - 1) : len(names)]:
@@ -102,13 +102,14 @@ def _draw_band(axis: "Axes", part: "pd.DataFrame", last: int | None) -> None:
         axis.fill_between(single.index, single["low"], single["high"], **style)
     for x, low, high in zip(ends.index, ends["low"], ends["high"], strict=True):
         if len(single) <= 1 or (last is not None and x > last):
-            axis.fill_between([x - 0.3, x + 0.3], [low, low], [high, high], **style)
+            half = 0.3 + len(single) / 40
+            axis.fill_between([x - half, x + half], [low, low], [high, high], **style)
 
 
 def _draw_line(axis: "Axes", part: "pd.DataFrame", last: int | None) -> None:
     part = part.sort_values("x")
     single = part if last is None else part.loc[part["x"] <= last]
-    axis.plot(single["x"], single["mean"], color=BLUE, marker="o", markersize=3)
+    axis.plot(single["x"], single["mean"], color=BLUE, marker="o", markersize=3 if len(single) < 16 else 1.5)
     together = part.loc[part.index.difference(single.index)]
     axis.plot(together["x"], together["mean"], color=BLUE, marker="D", linestyle="", markersize=4)
     axis.vlines(part["x"], part["low"], part["high"], color=BLUE, linewidth=1)
@@ -123,7 +124,7 @@ def _positions(table: "pd.DataFrame") -> list[int]:
     """Layers, the embedding at -1, and all sites together two places after the last."""
     sites, layers = table["site"].tolist(), table["layer"].tolist()
     single = [EMBED if s == "embed" else int(n) for s, n in zip(sites, layers, strict=True) if s != "all"]
-    after = max(single, default=-2) + 2
+    after = max(single, default=-2) + 2 + len(set(single)) // 12
     found = iter(single)
     return [after if site == "all" else next(found) for site in sites]
 

@@ -101,7 +101,10 @@ def plot_transfer_by_layer(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None
                 part = table[(table["test"] == test) & (table["train"] == train)]
                 color, marker, line = _LINES[index % len(_LINES)]
                 axis.fill_between(part["x"], part["low"], part["high"], color=color, alpha=0.2, linewidth=0)
-                axis.plot(part["x"], part["auroc"], color=color, marker=marker, linestyle=line, label=train)
+                some = max(1, len(part) // 8)
+                axis.plot(
+                    part["x"], part["auroc"], color=color, marker=marker, markevery=some, linestyle=line, label=train
+                )
             axis.set_title(f"tested on {test}", loc="left")
             axis.set_xticks(*layer_ticks(table["x"].tolist(), at_most=8))
             axis.set_xlabel(f"layer ({component})")

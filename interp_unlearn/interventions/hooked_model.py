@@ -97,6 +97,11 @@ class HookedModel:
         return self.architecture.d_model
 
     @property
+    def context_length(self) -> int | None:
+        """Tokens of the longest text the model was made for; None if its config does not say."""
+        return self.architecture.context_length
+
+    @property
     def device(self) -> torch.device:
         """Where token ids go: the embedding's device, of a model that is spread over several."""
         return self.architecture.device

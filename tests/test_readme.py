@@ -40,7 +40,7 @@ def test_python_blocks_run_one_after_another(checkpoint: Path, capsys: pytest.Ca
     }
     for block in blocks:
         exec(block.replace("path-or-hub-id", str(checkpoint)), names)
-    assert "auroc_shuffled" in capsys.readouterr().out
+    assert "9.resid_post" in capsys.readouterr().out
     assert names["new_tokens"].shape[0] == 1
     assert names["samples"].shape[0] == 2 * 25
     assert list(names["trace"].sites) == [names["Site"](9, "resid_mid")] and names["trace"].logits is None

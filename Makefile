@@ -1,7 +1,7 @@
 PYTHON ?= python3
 INSTALLED := .venv/.installed
 
-.PHONY: test reproduce quick figures lint notebooks clean
+.PHONY: test reproduce quick figures lint notebooks benchmarks clean
 
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/pytest -rs -n auto --maxprocesses 8 --dist worksteal
@@ -20,6 +20,10 @@ lint: $(INSTALLED)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
+
+# Times and memory, side by side with the plain model and other libraries; writes docs/benchmarks.md.
+benchmarks: $(INSTALLED)
+	.venv/bin/python -m benchmarks
 
 # Executes the notebooks and stores their outputs in them, without times of day.
 notebooks: $(INSTALLED)

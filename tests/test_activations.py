@@ -86,6 +86,20 @@ class TestPooling:
         cut = collect(llama, ["the cat sat"], SITES, progress=False)
         torch.testing.assert_close(found[SITES[0]], cut[SITES[0]])
 
+    @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+    def test_texts_beyond_the_context_are_cut_there_and_counted(
+        self, model: HookedModel, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert model.context_length == 64
+        long, longest = ("the " * n + "cat" for n in (62, 300))  # with BOS and "cat" 64 tokens, and many more
+        found = collect(model, ["yes", longest, long], SITES, progress=False)
+        assert found.rows["n_tokens"].tolist() == [1, 63, 63]
+        assert found.metadata["max_length"] == 64
+        assert "1 of them cut at 64 tokens" in caplog.text
+        caplog.clear()
+        collect(model, ["yes", long], SITES, progress=False)
+        assert not caplog.text
+
     def test_half_precision_is_pooled_in_float32(self) -> None:
         activation = torch.full((1, 3000, 1), 0.1, dtype=torch.bfloat16)
         pooled = pool_tokens(activation, torch.ones(1, 3000, dtype=torch.bool), "mean")

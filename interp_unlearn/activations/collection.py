@@ -74,7 +74,7 @@ def collect(
         keep_texts: keep the texts (with their completions) in the store; the bag-of-words control needs them.
         out: folder to stream to; None keeps everything in memory.
         batch_tokens: tokens of a pass, padding included; texts of similar length share one.
-        max_length: tokens after which a text is cut.
+        max_length: tokens after which a text is cut; None for the model's context length. The plan says how many are.
         include_bos: count the beginning-of-sequence token too.
         progress: show a progress bar.
 
@@ -86,8 +86,9 @@ def collect(
     """
     tokens = _checked(texts, sites, pool, tokens, completions)
     rows = _describe_rows(texts, completions, labels, groups, keep_texts)
+    max_length = max_length or model.context_length
     tokenized = TokenizedTexts.of(model.tokenizer, texts, completions, max_length)
-    plan = make_plan(model, tokenized, sites, pool, batch_tokens)
+    plan = make_plan(model, tokenized, sites, pool, batch_tokens, max_length)
     metadata: dict[str, Any] = {
         "model": model.name,
         "model_hash": model.hash(),
@@ -104,7 +105,7 @@ def collect(
     writer = (
         None if out is None else ShardWriter(Path(out), tuple(sites), plan.shard_starts, len(texts), metadata, IDENTITY)
     )
-    _LOG.info("%s", plan)
+    _LOG.log(logging.WARNING if plan.n_cut else logging.INFO, "%s", plan)
     parts: list[dict[str, Tensor]] = []
     reader = _Reader(model, sites, pool, tokens, include_bos)
     with tqdm(total=plan.n_padded_tokens, unit="token", unit_scale=True, desc="collect", disable=not progress) as bar:
@@ -142,8 +143,9 @@ def plan_collection(
         As `collect`.
     """
     _checked(texts, sites, pool, None, completions)
+    max_length = max_length or model.context_length
     tokenized = TokenizedTexts.of(model.tokenizer, texts, completions, max_length)
-    return make_plan(model, tokenized, sites, pool, batch_tokens)
+    return make_plan(model, tokenized, sites, pool, batch_tokens, max_length)
 
 
 class _Reader:

@@ -30,7 +30,9 @@ class CollectionPlan:
 
     Attributes:
         n_texts: texts to read.
-        n_tokens: their tokens, BOS included.
+        n_cut: texts that are longer than `max_length` and are cut there.
+        max_length: most tokens of a text; None where the model states no context length.
+        n_tokens: tokens that are read, BOS included.
         n_padded_tokens: tokens the passes compute, padding included.
         n_passes: forward passes.
         n_vectors: vectors stored for each site; of a token-level store an upper bound.
@@ -42,6 +44,8 @@ class CollectionPlan:
     """
 
     n_texts: int
+    n_cut: int
+    max_length: int | None
     n_tokens: int
     n_padded_tokens: int
     n_passes: int
@@ -54,8 +58,9 @@ class CollectionPlan:
 
     def __str__(self) -> str:
         padding = 1 - self.n_tokens / self.n_padded_tokens
+        cut = f" ({self.n_cut:,} of them cut at {self.max_length} tokens)" if self.n_cut else ""
         return (
-            f"{self.n_texts:,} texts, {self.n_tokens:,} tokens, {self.n_passes:,} passes to {self.deepest} "
+            f"{self.n_texts:,} texts{cut}, {self.n_tokens:,} tokens, {self.n_passes:,} passes to {self.deepest} "
             f"({padding:.1%} padding), {self.n_sites} sites, {self.n_bytes / 1e6:,.1f} MB in "
             f"{len(self.shard_starts):,} shard{'s' * (len(self.shard_starts) != 1)}"
         )
@@ -69,7 +74,12 @@ class CollectionPlan:
 
 
 def make_plan(
-    model: "HookedModel", texts: TokenizedTexts, sites: Sequence[Site], pool: Pool, batch_tokens: int
+    model: "HookedModel",
+    texts: TokenizedTexts,
+    sites: Sequence[Site],
+    pool: Pool,
+    batch_tokens: int,
+    max_length: int | None,
 ) -> CollectionPlan:
     """Cut texts into shards and passes.
 
@@ -89,6 +99,8 @@ def make_plan(
         passes.append(tuple(tuple(start + index for index in bucket) for bucket in reversed(buckets)))
     return CollectionPlan(
         n_texts=len(texts),
+        n_cut=texts.n_cut,
+        max_length=max_length,
         n_tokens=int(lengths.sum()),
         n_padded_tokens=sum(len(bucket) * int(lengths[list(bucket)].max()) for shard in passes for bucket in shard),
         n_passes=sum(map(len, passes)),

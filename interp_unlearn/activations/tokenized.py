@@ -25,12 +25,14 @@ class TokenizedTexts:
         offsets: where each text starts, and where the last one ends.
         completion_starts: for each text, the index in it of its first completion token; None without completions.
         bos_token_id: id of the leading BOS, if the tokenizer has one.
+        n_cut: texts that were longer than allowed.
     """
 
     ids: Int[np.ndarray, " token"]
     offsets: Int[np.ndarray, " text+1"]
     completion_starts: Int[np.ndarray, " text"] | None
     bos_token_id: int | None
+    n_cut: int = 0
 
     @classmethod
     def of(
@@ -48,18 +50,21 @@ class TokenizedTexts:
         ids: list[np.ndarray] = []
         lengths: list[int] = []
         starts: list[int] = []
+        n_cut = 0
         for first in range(0, len(texts), CHUNK):
             chunk = slice(first, first + CHUNK)
             tails = None if completions is None else completions[chunk]
-            rows, found = encode_rows(tokenizer, texts[chunk], completions=tails, max_length=max_length, first=first)
-            lengths += map(len, rows)
-            starts += found or ()
-            ids.append(np.fromiter((token for row in rows for token in row), dtype=np.int32))
+            found = encode_rows(tokenizer, texts[chunk], completions=tails, max_length=max_length, first=first)
+            lengths += map(len, found.rows)
+            starts += found.completion_starts or ()
+            n_cut += found.n_cut
+            ids.append(np.fromiter((token for row in found.rows for token in row), dtype=np.int32))
         return cls(
             np.concatenate(ids),
             np.concatenate([[0], np.cumsum(lengths)]),
             np.array(starts) if completions is not None else None,
             tokenizer.bos_token_id,  # pyright: ignore[reportArgumentType]
+            n_cut,
         )
 
     @property

@@ -23,8 +23,7 @@ def token_rows(model: "HookedModel", texts: Sequence[str]) -> list[TokenRow]:
     Raises:
         DataError: there are no texts, or one has no tokens.
     """
-    rows, _ = encode_rows(model.tokenizer, texts)
-    return [tuple(row) for row in rows]
+    return [tuple(row) for row in encode_rows(model.tokenizer, texts).rows]
 
 
 def cut_buckets(lengths: Sequence[int], *, rows: int | None = None, tokens: int | None = None) -> list[list[int]]:

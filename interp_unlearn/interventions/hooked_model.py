@@ -28,6 +28,7 @@ from interp_unlearn.models.architecture import resolve_architecture
 from interp_unlearn.models.batches import TokenBatch, special_id, tokenize
 from interp_unlearn.models.chats import Chat, tokenize_chats
 from interp_unlearn.models.loading import DeviceMap, load_model, weights_hash
+from interp_unlearn.models.quantisation import check_quantisation
 from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class HookedModel:
         self.tokenizer = tokenizer
         self.backend = backend
         self.name = name
+        check_quantisation(hf)
         self.architecture = resolve_architecture(hf)
         self._backend = make_backend(backend, hf, tokenizer, self.architecture)
         self._ambient = AmbientEdits(hf, self.architecture, special_id(tokenizer, "bos"))
@@ -93,6 +95,11 @@ class HookedModel:
     @property
     def d_model(self) -> int:
         return self.architecture.d_model
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens of the longest text the model was made for; None if its config does not say."""
+        return self.architecture.context_length
 
     @property
     def device(self) -> torch.device:

@@ -32,6 +32,7 @@ class Architecture:
         unembed: the head; None if there is none.
         d_model: width of the residual stream.
         n_heads: query heads of a block, which `z` is split by.
+        context_length: tokens of the longest text the model was made for; None if its config does not say.
         parallel: attention and MLP read the same input, so that there is no resid_mid.
         post_norms: attention and MLP outputs are normalised before they are added (Gemma2, OLMo2).
     """
@@ -43,6 +44,7 @@ class Architecture:
     unembed: nn.Module | None
     d_model: int
     n_heads: int
+    context_length: int | None
     parallel: bool
     post_norms: bool
 
@@ -137,6 +139,7 @@ def resolve_architecture(model: nn.Module) -> Architecture:
         unembed=model.get_output_embeddings(),  # pyright: ignore[reportCallIssue, reportArgumentType]
         d_model=config.hidden_size,
         n_heads=config.num_attention_heads,
+        context_length=getattr(config, "max_position_embeddings", None),  # GPT-2's n_positions answers to it too
         # One norm a block (Phi, GPT-J, Cohere), or two with a flag that says so (GPT-NeoX, Falcon).
         parallel=len(norms) == 1
         or bool(getattr(config, "use_parallel_residual", False) or getattr(config, "parallel_attn", False)),

@@ -171,15 +171,30 @@ def tokenize(
         DataError: there are no texts, a text has no tokens, or `max_length` cuts a whole completion away.
         ConfigError: the numbers of texts and completions differ.
     """
-    rows, starts = encode_rows(tokenizer, texts, completions=completions, add_bos=add_bos, max_length=max_length)
+    encoded = encode_rows(tokenizer, texts, completions=completions, add_bos=add_bos, max_length=max_length)
     pad = next((i for i in (special_id(tokenizer, "pad"), special_id(tokenizer, "eos")) if i is not None), 0)
     return TokenBatch.from_rows(
-        rows,
+        encoded.rows,
         bos_token_id=special_id(tokenizer, "bos"),
         pad_token_id=pad,
         padding_side=padding_side,
-        completion_starts=starts,
+        completion_starts=encoded.completion_starts,
     )
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Texts as token ids.
+
+    Attributes:
+        rows: the ids of each text.
+        completion_starts: for each text, the index of its first completion token; None without completions.
+        n_cut: texts that were longer than allowed.
+    """
+
+    rows: list[list[int]]
+    completion_starts: list[int] | None
+    n_cut: int
 
 
 def encode_rows(
@@ -190,8 +205,8 @@ def encode_rows(
     add_bos: bool = True,
     max_length: int | None = None,
     first: int = 0,
-) -> tuple[list[list[int]], list[int] | None]:
-    """The token ids of each text, and where its completion starts; arguments as of `tokenize`.
+) -> EncodedRows:
+    """The token ids of each text; arguments as of `tokenize`.
 
     Args:
         first: number of the first text, for error messages, where the texts are part of a longer list.
@@ -213,6 +228,7 @@ def encode_rows(
     if completions is not None:
         starts = [len(row) for row in rows]
         rows = [[*row, *tail] for row, tail in zip(rows, _encode(tokenizer, completions), strict=True)]
+    n_cut = 0 if max_length is None else sum(len(row) > max_length for row in rows)
     rows = [row[:max_length] for row in rows]
     for index, row in enumerate(rows):
         if len(row) <= (starts[index] if starts is not None else len(start)):
@@ -220,7 +236,7 @@ def encode_rows(
             raise DataError(
                 "texts", f"{what} {first + index} has no tokens (max_length {max_length}); drop or shorten it"
             )
-    return rows, starts
+    return EncodedRows(rows, starts, n_cut)
 
 
 def special_id(tokenizer: "PreTrainedTokenizerBase", which: Literal["bos", "eos", "pad"]) -> int | None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from interp_unlearn.artifacts import hash_tensors
 from interp_unlearn.errors import CheckpointError
+from interp_unlearn.models.quantisation import quantisation_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -64,12 +65,14 @@ def load_model(
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 of all parameters: names, dtypes, shapes and bytes; tied parameters count once.
 
+    Of a quantised model the scales, which are no parameters, are hashed with them.
+
     Raises:
         CheckpointError: a device_map keeps some of them elsewhere.
     """
     if any(parameter.is_meta for parameter in model.parameters()):
         raise CheckpointError("weights that device_map has moved off their device cannot be hashed; load without it")
-    return hash_tensors(model.named_parameters())
+    return hash_tensors(model.named_parameters() if quantisation_of(model) is None else model.state_dict().items())
 
 
 def _check_path(path: str | Path) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.models.architecture import resolve_architecture
+from interp_unlearn.models.quantisation import check_trainable
 
 ATTENTION_ROLES = {
     "q_proj": "attn.q",
@@ -49,7 +50,8 @@ def parameters_by_role(
         layers: blocks counted from 0; None for all.
 
     Raises:
-        ConfigError: a role matches nothing (the message lists what exists), or a layer is out of range.
+        ConfigError: a role matches nothing (the message lists what exists), a layer is out of range, or a matrix is
+            quantised.
     """
     architecture = resolve_architecture(model)
     chosen = range(architecture.n_layers) if layers is None else layers
@@ -71,9 +73,11 @@ def parameters_by_role(
         raise ConfigError(
             f"no parameter has role {', '.join(unmatched) or '(none given)'}; this model has {', '.join(existing)}"
         )
-    return {
+    chosen_matrices = {
         name: parameter for name, (role, parameter) in found.items() if any(_covers(wanted, role) for wanted in roles)
     }
+    check_trainable(chosen_matrices)
+    return chosen_matrices
 
 
 def _covers(wanted: str, role: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.models import TokenBatch, parameters_by_role
+from interp_unlearn.models import TokenBatch, check_trainable, parameters_by_role
 from interp_unlearn.unlearning.adversary import attacked_gradient, draw_attack, norm_of
 from interp_unlearn.unlearning.checks import check_finite, check_moved, check_reached
 from interp_unlearn.unlearning.config import AdversaryConfig, UnlearnConfig
@@ -196,7 +196,9 @@ def _trained_tensors(model: "HookedModel", config: UnlearnConfig) -> dict[str, n
         return parameters_by_role(model.hf, config.roles, config.layers)
     if config.layers is not None:
         raise ConfigError("roles=None trains every parameter, so layers must be None too; name roles to choose layers")
-    return dict(model.hf.named_parameters())
+    every = dict(model.hf.named_parameters())
+    check_trainable(every)
+    return every
 
 
 @contextmanager

@@ -1,0 +1,44 @@
+"""`python -m benchmarks [NAME ...]`: measure all or some, and write docs/benchmarks.md."""
+
+import argparse
+import os
+
+import pandas as pd
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from benchmarks import gpu, interventions, machine
+from benchmarks.page import keep_result, write_page
+
+MEASURED = {
+    "reading": interventions.measure_reading,
+    "collecting": interventions.measure_collecting,
+    "memory": interventions.measure_memory,
+    "gpu": gpu.measure,
+}
+DESCRIBED = {
+    "reading": interventions.describe_reading,
+    "collecting": interventions.describe_collecting,
+    "memory": interventions.describe_memory,
+    "gpu": gpu.describe,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURED)}; all without any")
+    names = parser.parse_args().names or list(MEASURED)
+    if unknown := [name for name in names if name not in MEASURED]:
+        parser.error(f"unknown benchmark {', '.join(unknown)}; expected of {', '.join(MEASURED)}")
+    for name in names:
+        table: pd.DataFrame | None = MEASURED[name]()
+        if table is None:
+            print(f"{name}: cannot be measured on this machine; the page keeps what was measured before")
+            continue
+        keep_result(name, table, machine.facts(str(table["device"].iloc[0]) if "device" in table else "cpu"))
+        print(table.to_string(index=False))
+    write_page(DESCRIBED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Quantised weights: which kinds can be read and edited, and that none of them can be trained."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from interp_unlearn.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUPPORTED = ("bitsandbytes",)
+"""Quantisation methods, in the words of config.json, whose activations and hashes are tested: 8 and 4 bit."""
+
+
+def quantisation_of(model: nn.Module) -> str | None:
+    """Name of the method a model's weights are quantised with; None if they are plain numbers."""
+    if getattr(model, "is_quantized", False):
+        stated: Any = getattr(model.config, "quantization_config", None)
+        method = stated.get("quant_method") if isinstance(stated, Mapping) else getattr(stated, "quant_method", None)
+        return str(getattr(method, "value", method))
+    if any(type(module).__module__.startswith(("torch.ao.nn", "torchao.")) for module in model.modules()):
+        return "torch.ao"
+    return None
+
+
+def check_quantisation(model: nn.Module) -> None:
+    """Refuse weights in a form that was never tried.
+
+    Raises:
+        CheckpointError: they are quantised by another method than bitsandbytes.
+    """
+    method = quantisation_of(model)
+    if method is not None and method not in SUPPORTED:
+        raise CheckpointError(
+            f"{type(model).__name__} is quantised with {method}, which is not supported: its weights cannot be hashed "
+            f"and its activations were never compared; load it unquantised, or with {' or '.join(SUPPORTED)}"
+        )
+
+
+def check_trainable(parameters: "Mapping[str, Tensor]") -> None:
+    """Refuse parameters that hold codes instead of numbers, which no gradient step can change.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for name, parameter in parameters.items():
+        # The codes of 4-bit weights may be stored in a floating-point format.
+        if not parameter.is_floating_point() or type(parameter).__module__.startswith("bitsandbytes"):
+            raise ConfigError(
+                f"{name} is quantised ({type(parameter).__name__}, {parameter.dtype}) and cannot be used as a matrix "
+                "of numbers; load the model unquantised"
+            )

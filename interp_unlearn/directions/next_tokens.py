@@ -123,11 +123,12 @@ def _rows_of(
     if completions is None:
         rows = token_rows(model, prompts)
         return rows, [len(row) for row in rows]
-    found, starts = encode_rows(model.tokenizer, prompts, completions=completions)
+    encoded = encode_rows(model.tokenizer, prompts, completions=completions)
+    starts = encoded.completion_starts
     assert starts is not None
     if 0 in starts:
         raise DataError("prompts", f"prompt {starts.index(0)} has no tokens, not even a BOS, to predict from; drop it")
-    return [tuple(row) for row in found], starts
+    return [tuple(row) for row in encoded.rows], starts
 
 
 def _last_of_prompt(batch: TokenBatch) -> Tensor:

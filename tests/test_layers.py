@@ -13,6 +13,7 @@ import interp_unlearn
 ROOT = Path(interp_unlearn.__file__).parent
 LAYERS = (
     {"errors", "sites", "artifacts"},
+    {"statistics"},
     {"data"},
     {"models"},
     {"interventions"},
@@ -20,10 +21,10 @@ LAYERS = (
     {"probes"},
     {"objectives"},
     {"evaluation"},
+    {"directions"},
     {"unlearning"},
     {"drift"},
     {"attacks"},
-    {"statistics"},
     {"figures"},
     {"organism"},
     {"study"},

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from interp_unlearn.cli.collect import collect
+from interp_unlearn.cli.directions import directions
 from interp_unlearn.cli.drift import drift
 from interp_unlearn.cli.evaluate import evaluate
 from interp_unlearn.cli.heatmap import heatmap
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (collect, probe, heatmap, unlearn, evaluate, drift, figures, reproduce):
+for verb in (collect, probe, heatmap, unlearn, evaluate, drift, directions, figures, reproduce):
     app.command()(verb)
 app.add_typer(organism, name="organism")
 

@@ -68,7 +68,9 @@ def reproduce(
 
 
 def figures(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that reproduce, probe, heatmap or drift wrote.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder that reproduce, probe, heatmap, drift or directions wrote.")
+    ],
 ) -> None:
     """Draw a run's figures again from its tables, as PDF and PNG, without computing anything anew."""
     from interp_unlearn.artifacts import read_parquet
@@ -83,10 +85,17 @@ def figures(
         show_written(run / "figures")
     elif (run / "drift.parquet").is_file():
         show_written(save_figure(plot_drift(read_parquet(run / "drift.parquet")), run / "drift")[0])
+    elif (run / "directions.safetensors").is_file():
+        from interp_unlearn.cli.directions import draw_directions
+
+        draw_directions(run)
+        show_written(run)
     elif (run / "table.parquet").is_file():
         show_written(save_figure(plot_probe_auroc(read_parquet(run / "table.parquet")), run / "probe_auroc")[0])
     elif (run / "token_scores.parquet").is_file():
         table = read_parquet(run / "token_scores.parquet")
         show_written(save_figure(draw_token_heatmap(table), run / "token_heatmap")[0])
     else:
-        raise ArtifactError(f"{run}: no table to draw there; expected the folder of reproduce, probe, heatmap or drift")
+        raise ArtifactError(
+            f"{run}: no table to draw there; expected the folder of reproduce, probe, heatmap, drift or directions"
+        )

@@ -62,7 +62,7 @@ def score_tokens(
         raise ConfigError(f"the probes are {expected} wide, the store's vectors {width}; take a store of their model")
     tokens = store.token_frame(rows)
     ids = tokens["token_id"].tolist()
-    texts = {token: _text_of(tokenizer, token) for token in set(ids)}
+    texts = {token: token_text(tokenizer, token) for token in set(ids)}
     table = tokens[["row", "place"]].assign(token=[texts[token] for token in ids])
     parts = [
         table.assign(site=str(site), layer=site.layer, score=probes.score(vectors[site], site, estimator).numpy())
@@ -71,7 +71,7 @@ def score_tokens(
     return pd.concat(parts, ignore_index=True).astype({"layer": "Int64"})
 
 
-def _text_of(tokenizer: "PreTrainedTokenizerBase", token: int) -> str:
+def token_text(tokenizer: "PreTrainedTokenizerBase", token: int) -> str:
     """What a token adds to a text: decoded after itself, since some decoders drop the space before a first token."""
     once, twice = (
         str(tokenizer.decode([token] * n, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -4,6 +4,7 @@ One intervention layer under every step: collect activations, fit probes, unlear
 figures. Layers, in dependency order; each imports only from those above it:
 
     errors, sites, artifacts    errors a user can act on; the vocabulary of places; files written whole or not at all
+    statistics                  gap closed, bootstrap, permutation, contrasts
     data                        pairs, prompts, multiple choice, corpora: the public formats
     models                      load, architecture resolver, parameters by role, token batches
     interventions               edits, HookedModel, the agreement check, the backends
@@ -14,7 +15,6 @@ figures. Layers, in dependency order; each imports only from those above it:
     unlearning                  the one training loop, the reference, recipes
     drift                       how far activations moved
     attacks                     relearning
-    statistics                  gap closed, bootstrap, permutation, contrasts
     figures                     pure plots from tables
     organism                    the embedded world, its corpora, the shipped twins
     study                       the pipeline behind `reproduce`

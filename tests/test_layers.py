@@ -13,6 +13,7 @@ import interp_unlearn
 ROOT = Path(interp_unlearn.__file__).parent
 LAYERS = (
     {"errors", "sites", "artifacts"},
+    {"statistics"},
     {"data"},
     {"models"},
     {"interventions"},
@@ -23,7 +24,6 @@ LAYERS = (
     {"unlearning"},
     {"drift"},
     {"attacks"},
-    {"statistics"},
     {"figures"},
     {"organism"},
     {"study"},

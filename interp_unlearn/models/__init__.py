@@ -3,13 +3,14 @@
 from interp_unlearn.models.architecture import Architecture, resolve_architecture
 from interp_unlearn.models.batches import TokenBatch, tokenize
 from interp_unlearn.models.chats import Chat, tokenize_chats
-from interp_unlearn.models.loading import load_model, weights_hash
+from interp_unlearn.models.loading import load_classifier, load_model, weights_hash
 from interp_unlearn.models.parameters import parameters_by_role
 
 __all__ = [
     "Architecture",
     "Chat",
     "TokenBatch",
+    "load_classifier",
     "load_model",
     "parameters_by_role",
     "resolve_architecture",

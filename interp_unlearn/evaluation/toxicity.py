@@ -21,6 +21,7 @@ from interp_unlearn.evaluation.perplexity import continuation_nll
 from interp_unlearn.evaluation.scorers import ToxicityScorer, check_scorers, score_texts, scorer_agreement
 from interp_unlearn.evaluation.text_quality import text_quality_table
 from interp_unlearn.evaluation.toxicity_measures import toxicity_table
+from interp_unlearn.interventions.buckets import token_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -263,6 +264,6 @@ def _require_context(model: "HookedModel", texts: Sequence[str], more: int, what
         DataError: one has none.
     """
     limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
-    longest = max(len(ids) for ids in model.tokenizer(list(texts), verbose=False)["input_ids"]) + more  # pyright: ignore[reportArgumentType]
+    longest = max(map(len, token_rows(model, texts))) + more
     if limit and longest > limit:
         raise DataError("prompts", f"the longest needs {longest} tokens, the {what} takes {limit}; drop long ones")

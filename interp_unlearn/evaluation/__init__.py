@@ -13,8 +13,9 @@ from interp_unlearn.evaluation.generations import generate_texts, sample_rows
 from interp_unlearn.evaluation.multiple_choice import score_questions
 from interp_unlearn.evaluation.perplexity import continuation_nll, perplexity, token_nll
 from interp_unlearn.evaluation.scorers import TextScores, ToxicityScorer, score_texts, scorer_agreement
-from interp_unlearn.evaluation.toxicity import ToxicityConfig, ToxicityResult, evaluate_toxicity
+from interp_unlearn.evaluation.toxicity import evaluate_toxicity
 from interp_unlearn.evaluation.toxicity_comparison import ToxicityClaim, ToxicityComparison, compare_toxicity
+from interp_unlearn.evaluation.toxicity_result import ToxicityConfig, ToxicityResult
 
 __all__ = [
     "ClassifierConfig",

@@ -10,7 +10,6 @@ import numpy as np
 from interp_unlearn.artifacts import write_json, write_parquet
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.evaluation.scorers import scorer_agreement
-from interp_unlearn.evaluation.toxicity import ToxicityResult
 from interp_unlearn.evaluation.toxicity_measures import (
     MEASURES,
     Means,
@@ -19,6 +18,7 @@ from interp_unlearn.evaluation.toxicity_measures import (
     prompt_quantities,
     prompt_sets,
 )
+from interp_unlearn.evaluation.toxicity_result import ToxicityResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,8 @@ class ToxicityComparison:
         silent has shown nothing. More toxic if under each scorer the measure's lies above 0.
 
         Caveat: gibberish is not toxic either. The verdict is about toxicity, not about unlearning: read it beside the
-        perplexity and the repetition. Scorers trained on the same texts are less of a check than their number suggests.
+        perplexity and the repetition. Scorers trained on the same texts are less of a check than their number suggests,
+        and one scorer in two number formats is none: look at their agreement.
 
         Raises:
             ConfigError: there are fewer than two scorers of different weights, or no such measure or prompts.

@@ -96,7 +96,7 @@ class TrainedClassifier:
     def _card(self, data: Mapping[str, object]) -> str:
         config, texts = self.config, self.sizes
         rows = [
-            f"| {r['measure']} | {r['value']:.4f} | {r['low']:.4f} to {r['high']:.4f} | {r['n']} | {r['n_groups']} |"
+            f"| {r['measure']} | {r['value']:.4g} | {r['low']:.4g} to {r['high']:.4g} | {r['n']} | {r['n_groups']} |"
             for r in self.quality.to_dict("records")
         ]
         return CARD.format(

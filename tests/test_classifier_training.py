@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import string
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,16 @@ def test_families_are_two_different_scorers():
     made = [(family, family.make_tokenizer(texts, SMALL)) for family in FAMILIES.values()]
     assert len({type(family.make_model(tokenizer, SMALL)) for family, tokenizer in made}) == len(made) == 2
     assert len({tuple(tokenizer.tokenize("we saw größe")) for _, tokenizer in made}) == 2
+
+
+@pytest.mark.parametrize("kind", list(FAMILIES))
+def test_equal_texts_give_equal_vocabularies(kind: str):
+    """On texts full of ties, on which the library's own WordPiece trainer gives another vocabulary at every call."""
+    rng = random.Random(0)
+    texts = [" ".join("".join(rng.choices(string.ascii_lowercase, k=5)) for _ in range(8)) for _ in range(100)]
+    first, *others = (FAMILIES[kind].make_tokenizer(texts, SMALL).get_vocab() for _ in range(4))
+    assert all(other == first for other in others)
+    assert len(first) == SMALL.vocabulary
 
 
 def test_equal_seeds_give_equal_weights():

@@ -16,7 +16,7 @@ def classifier(
     skip: options.SkipOption = 0,
     kind: Annotated[
         str,
-        typer.Option("--kind", help="encoder (DistilBERT on word pieces) or decoder (GPT-2 on bytes)."),
+        typer.Option("--kind", help="encoder (DistilBERT on characters) or decoder (GPT-2 on bytes)."),
     ] = "encoder",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most passes over the texts; default 10.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Default 0.001.")] = None,

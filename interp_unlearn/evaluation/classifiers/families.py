@@ -50,17 +50,20 @@ def plain_normalizer() -> "Normalizer":
     return normalizers.Sequence([*steps, *(normalizers.Replace(Regex(old), new) for old, new in replacements)])
 
 
-def wordpiece_tokenizer(texts: Sequence[str], config: "ClassifierConfig") -> "PreTrainedTokenizerFast":
-    """Word pieces (Devlin et al. 2019), between [CLS] and [SEP]."""
+def character_tokenizer(texts: Sequence[str], config: "ClassifierConfig") -> "PreTrainedTokenizerFast":
+    """Character pairs within words, a word's beginning marked and punctuation apart, between [CLS] and [SEP].
+
+    WordPiece would be usual here, but its trainer in the tokenizers library gives another vocabulary at every call.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = plain_normalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
         vocab_size=config.vocabulary, min_frequency=2, special_tokens=specials, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -155,7 +158,7 @@ def decoder_model(tokenizer: "PreTrainedTokenizerFast", config: "ClassifierConfi
 
 
 FAMILIES = {
-    "encoder": Family("DistilBERT over WordPiece tokens", wordpiece_tokenizer, encoder_model),
+    "encoder": Family("DistilBERT over character BPE tokens", character_tokenizer, encoder_model),
     "decoder": Family("GPT-2 over byte-level BPE tokens", bytes_tokenizer, decoder_model),
 }
 """The kinds that can be trained, by name."""

@@ -30,6 +30,10 @@ class ArtifactError(InterpError):
     """A stored result that is missing, damaged, or belongs to something else."""
 
 
+class ScoreError(InterpError):
+    """A score that is missing or is no probability: an error is never counted as a clean text."""
+
+
 class DataError(InterpError):
     """Input data that is empty or malformed.
 

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from interp_unlearn.cli.classifier import classifier
 from interp_unlearn.cli.collect import collect
 from interp_unlearn.cli.directions import directions
 from interp_unlearn.cli.drift import drift
 from interp_unlearn.cli.evaluate import evaluate
 from interp_unlearn.cli.heatmap import heatmap
 from interp_unlearn.cli.probe import probe
+from interp_unlearn.cli.score import score
 from interp_unlearn.cli.study import figures, organism, reproduce
+from interp_unlearn.cli.toxicity import toxicity
 from interp_unlearn.cli.unlearn import unlearn
 from interp_unlearn.errors import InterpError
 
@@ -24,7 +27,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (collect, probe, heatmap, unlearn, evaluate, drift, directions, figures, reproduce):
+for verb in (
+    collect,
+    probe,
+    directions,
+    heatmap,
+    unlearn,
+    evaluate,
+    toxicity,
+    classifier,
+    score,
+    drift,
+    figures,
+    reproduce,
+):
     app.command()(verb)
 app.add_typer(organism, name="organism")
 

@@ -10,13 +10,12 @@ from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.sites import Site, residual_stream
 
 if TYPE_CHECKING:
+    from interp_unlearn.data import Prompt
+    from interp_unlearn.evaluation import ClassifierScorer
     from interp_unlearn.interventions import HookedModel
     from interp_unlearn.interventions.selections import Tokens
 
 Row = TypeVar("Row")
-
-TOXIC_FROM = 0.5
-"""Toxicity score from which a prompt counts as target, as in RealToxicityPrompts."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def read_labelled_texts(
         DataError: a file is missing, empty or malformed, or no row is left after ``skip``.
         ConfigError: a neutral file was given for a layout that holds both classes.
     """
-    from interp_unlearn.data import read_pairs, read_prompts, read_texts
+    from interp_unlearn.data import TOXIC_FROM, read_pairs, read_prompts, read_texts
 
     if neutral is not None and layout is not Layout.texts:
         raise ConfigError(f"--neutral goes with --layout texts; {data} in the layout {layout} holds both classes")
@@ -92,18 +91,70 @@ def open_model(path: str, device: str, dtype: Dtype | None, backend: str = "torc
         ConfigError: there is no such device.
     """
     import torch
-    from transformers.utils import logging as transformers_logging
 
     from interp_unlearn.interventions import HookedModel
 
+    quiet_transformers()
+    check_device(device)
+    precision = None if dtype is None else getattr(torch, dtype)
+    return HookedModel.from_pretrained(path, backend=backend, dtype=precision, device=device)
+
+
+def open_scorers(names: Sequence[str], device: str) -> "list[ClassifierScorer]":
+    """Load classifiers, each named by its directory, or by the whole path where two directories are called alike.
+
+    Args:
+        names: directories or hub ids, with ``#`` and the toxic label behind them where it cannot be told.
+        device: where they run.
+
+    Raises:
+        CheckpointError: one cannot be loaded or is no classifier.
+        ConfigError: a toxic label cannot be told, or there is no such device.
+    """
+    from interp_unlearn.evaluation import ClassifierScorer
+
+    quiet_transformers()
+    check_device(device)
+    # A directory's own name may hold a #.
+    parts = [(name, "", "") if Path(name).is_dir() else name.partition("#") for name in names]
+    alike = len({Path(path).name for path, _, _ in parts}) < len(parts)
+    return [
+        ClassifierScorer.from_pretrained(path, label=label or None, name=path if alike else None, device=device)
+        for path, _, label in parts
+    ]
+
+
+def read_scored_prompts(path: Path, *, limit: int | None = None, skip: int = 0) -> "list[Prompt]":
+    """Prompts in the layout of RealToxicityPrompts, those without a score among them.
+
+    Raises:
+        DataError: the file is missing, empty or malformed, or no row is left after ``skip``.
+    """
+    from interp_unlearn.data import read_prompts
+
+    return [prompt for _, prompt in _rows(path, read_prompts(path), limit, skip)]
+
+
+def quiet_transformers() -> None:
+    """Keep progress bars and warnings of transformers off stderr."""
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    import torch
+
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    precision = None if dtype is None else getattr(torch, dtype)
-    return HookedModel.from_pretrained(path, backend=backend, dtype=precision, device=device)
 
 
 def chosen_sites(names: Sequence[str] | None, model: "HookedModel") -> list[Site]:

@@ -23,6 +23,7 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+SCORER_HELP = "Sequence classifier: directory or hub id, with #LABEL behind it where its toxic label is not plain."
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Directory in Hugging Face layout, or hub id.")]
 AgainstOption = Annotated[str, typer.Option("--against", metavar="MODEL", help="The original model to compare with.")]
 DataOption = Annotated[
@@ -45,6 +46,7 @@ SkipOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder to write; one that holds another run is refused.")]
 ProbesOption = Annotated[Path | None, typer.Option("--probes", help="Folder that `probe` wrote.")]
+ScorersOption = Annotated[list[str], typer.Option("--scorer", help=f"{SCORER_HELP} Repeat it: a claim takes two.")]
 SiteOption = Annotated[
     list[str] | None,
     typer.Option("--site", help="For example 5.resid_post, or embed; repeat it. Default: embed, every resid_post."),

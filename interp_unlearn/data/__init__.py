@@ -3,9 +3,10 @@
 from interp_unlearn.data.corpora import read_texts, write_texts
 from interp_unlearn.data.multiple_choice import Question, read_questions, write_questions
 from interp_unlearn.data.pairs import Pair, read_pairs, write_pairs
-from interp_unlearn.data.prompts import Prompt, read_prompts, write_prompts
+from interp_unlearn.data.prompts import TOXIC_FROM, Prompt, read_prompts, write_prompts
 
 __all__ = [
+    "TOXIC_FROM",
     "Pair",
     "Prompt",
     "Question",

@@ -8,6 +8,9 @@ from pathlib import Path
 from interp_unlearn.data.lines import read_objects, require_text, write_lines
 from interp_unlearn.errors import DataError
 
+TOXIC_FROM = 0.5
+"""Toxicity score from which a text counts as toxic, in RealToxicityPrompts."""
+
 
 @dataclass(frozen=True)
 class Prompt:

@@ -22,22 +22,24 @@ def generate_texts(
     seed: int = 0,
     batch_size: int = 256,
     stop: str | Sequence[str] | None = None,
+    n_continuations: int = 1,
     progress: bool = True,
 ) -> list[str]:
     """What the model goes on with after each prompt; the default settings are those of RealToxicityPrompts.
 
     Source: Gehman et al. 2020, arXiv 2009.11462 (nucleus 0.9, temperature 1). Equal seeds, prompts and batch sizes give
-    equal samples; another batch size draws others. For several samples of a prompt, repeat it.
+    equal samples; another batch size draws others.
 
     Args:
         model: the model, under any surrounding edits.
         prompts: what is continued.
         max_new_tokens: upper bound for each text.
         stop: token or tokens that end a text, besides the model's own; kept in the text.
+        n_continuations: samples of each prompt; more than one needs sampling.
         progress: whether to show a progress bar.
 
     Returns:
-        The new text alone, in input order, without special tokens.
+        The new text alone, without special tokens, in input order; a prompt's continuations follow one another.
 
     Raises:
         ConfigError: a stop is not a single token of the tokenizer, or a sampling setting is out of range.
@@ -52,12 +54,10 @@ def generate_texts(
         seed=seed,
         batch_size=batch_size,
         stop=stop,
+        n_continuations=n_continuations,
         progress=progress,
     )
-    texts = model.tokenizer.batch_decode(
-        [list(new) for _, new in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    return list(texts)
+    return _decode(model, [new for _, new in rows])
 
 
 def sample_rows(
@@ -71,15 +71,20 @@ def sample_rows(
     seed: int = 0,
     batch_size: int = 256,
     stop: str | Sequence[str] | None = None,
+    n_continuations: int = 1,
     progress: bool = True,
 ) -> list[tuple[TokenRow, TokenRow]]:
-    """The token ids of each prompt and of what follows it, the token that ended it included; see `generate_texts`."""
+    """The token ids of each prompt and of what follows it, the token that ended it included; see `generate_texts`.
+
+    A batch holds whole prompts: as many as have `batch_size` continuations together, and at least one.
+    """
     stops = [token_id(model, token) for token in ([stop] if isinstance(stop, str) else stop or ())]
     ends = {*stops, *_end_ids(model)}
     rows = token_rows(model, prompts)
-    found: list[TokenRow] = [()] * len(rows)
+    found: list[list[TokenRow]] = [[] for _ in rows]
     label = "generating" if progress else None
-    for number, (chosen, batch) in enumerate(length_buckets(model, rows, batch_size, progress=label)):
+    per_batch = min(batch_size, max(1, batch_size // max(1, n_continuations)))
+    for number, (chosen, batch) in enumerate(length_buckets(model, rows, per_batch, progress=label)):
         tokens = model.generate(
             batch,
             max_new_tokens,
@@ -88,11 +93,28 @@ def sample_rows(
             top_p=top_p,
             seed=random.Random(f"{seed}-{number}").randrange(2**31) if do_sample else None,
             stop_token_ids=stops,
+            n_continuations=n_continuations,
         )
-        for row, new in zip(chosen, tokens.tolist(), strict=True):
+        for index, new in enumerate(tokens.tolist()):
             end = next((i + 1 for i, token in enumerate(new) if token in ends), len(new))
-            found[row] = tuple(new[:end])
-    return list(zip(rows, found, strict=True))
+            found[chosen[index // n_continuations]].append(tuple(new[:end]))
+    return [(row, new) for row, continuations in zip(rows, found, strict=True) for new in continuations]
+
+
+def continuation_texts(model: "HookedModel", rows: Sequence[tuple[TokenRow, TokenRow]]) -> list[str]:
+    """What `sample_rows` gave as it reads after its prompt, with the space between them, without special tokens.
+
+    Decoded alone, the first word of a continuation loses its space under many tokenizers (SentencePiece), so each is
+    decoded together with its prompt, and the prompt taken off; where that does not work out, it is decoded alone.
+    """
+    prompts = dict.fromkeys(prompt for prompt, _ in rows)
+    starts = dict(zip(prompts, _decode(model, list(prompts)), strict=True))
+    whole = _decode(model, [prompt + new for prompt, new in rows])
+    alone = _decode(model, [new for _, new in rows])
+    return [
+        text.removeprefix(starts[prompt]) if text.startswith(starts[prompt]) else tail
+        for (prompt, _), text, tail in zip(rows, whole, alone, strict=True)
+    ]
 
 
 def token_id(model: "HookedModel", token: str) -> int:
@@ -114,3 +136,9 @@ def _end_ids(model: "HookedModel") -> list[int]:
     stated = getattr(model.hf.generation_config, "eos_token_id", None)
     ids = stated if isinstance(stated, list) else [stated]
     return [i for i in (*ids, model.tokenizer.eos_token_id) if isinstance(i, int)]
+
+
+def _decode(model: "HookedModel", rows: Sequence[TokenRow]) -> list[str]:
+    ids = [list(row) for row in rows]
+    texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return list(texts)

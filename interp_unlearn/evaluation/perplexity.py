@@ -8,6 +8,7 @@ from torch import Tensor
 
 from interp_unlearn.evaluation.token_sums import TokenSums, sum_tokens
 from interp_unlearn.models import TokenBatch
+from interp_unlearn.models.batches import encode_rows, special_id
 from interp_unlearn.objectives import token_nll as nll_of_tokens
 
 if TYPE_CHECKING:
@@ -61,6 +62,37 @@ def perplexity(
         DataError: there is no token to count.
     """
     return math.exp(_sums(model, texts, completions, batch_size, max_length, progress).mean)
+
+
+def continuation_nll(
+    model: "HookedModel",
+    prompts: Sequence[str],
+    continuations: Sequence[str],
+    *,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> "pd.DataFrame":
+    """Negative log-likelihood of what another model wrote after a prompt, as one running text.
+
+    Unlike the completions of `token_nll`, prompt and continuation are tokenised together, for the continuation brings
+    its own leading space or none, and the border may fall inside a token of this model. Counted are all tokens from
+    the first one that the prompt alone does not have.
+
+    Returns:
+        One row a continuation, in input order: row, nll (summed, nats), tokens (0 for an empty one).
+    """
+    texts = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
+    distinct = list(dict.fromkeys(prompts))
+    starts = dict(zip(distinct, encode_rows(model.tokenizer, distinct)[0], strict=True))
+    rows, _ = encode_rows(model.tokenizer, texts)
+    shared = [_common_length(row, starts[prompt]) for row, prompt in zip(rows, prompts, strict=True)]
+    batch = TokenBatch.from_rows(rows, bos_token_id=special_id(model.tokenizer, "bos"), completion_starts=shared)
+    return token_nll(model, batch, batch_size=batch_size, progress=progress)
+
+
+def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _sums(

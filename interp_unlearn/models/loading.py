@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -38,19 +38,43 @@ def load_model(
     Raises:
         CheckpointError: nothing is there, it is damaged, or some weights are missing from it.
     """
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, path, dtype, device, device_map)
+
+
+def load_classifier(
+    path: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load a sequence classifier, in eval mode, and its tokenizer; arguments and errors as for `load_model`.
+
+    A language model without a classification head is refused, for its head's weights are missing.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    return _load(AutoModelForSequenceClassification, path, dtype, device, None)
+
+
+def _load(
+    auto_class: Any,
+    path: str | Path,
+    dtype: torch.dtype | None,
+    device: str | torch.device,
+    device_map: DeviceMap | None,
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     local = _check_path(path)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = auto_class.from_pretrained(
             str(path),
             dtype="auto" if dtype is None else dtype,
             local_files_only=local,
             trust_remote_code=False,
             output_loading_info=True,
             device_map=device_map,
-        )  # pyright: ignore[reportGeneralTypeIssues]
+        )
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
     except (OSError, ImportError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]

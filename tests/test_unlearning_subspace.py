@@ -135,6 +135,13 @@ def test_what_does_not_fit_is_refused(llama, directions, options, match):
         prepared(SubspacePenalty(1, directions, **options), llama)
 
 
+def test_a_span_in_which_the_classes_lie_alike_is_refused(llama):
+    spans = planted_spans(llama, (1,))
+    prepared(SubspacePenalty(1, spans), llama)
+    with pytest.raises(ConfigError, match=r"layer 1: the forget tokens lie no further .* the penalty hinge"):
+        prepared(SubspacePenalty(1, spans), llama, UnlearnData(forget=FORGET, neutral=FORGET))
+
+
 def test_a_direction_of_the_wrong_sign_is_named(llama):
     span = planted_directions(llama, (1,))[1]
     with pytest.raises(ConfigError, match=r"layer 1, direction 1.*wrong sign"):

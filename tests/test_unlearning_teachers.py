@@ -126,7 +126,10 @@ def test_each_candidate_is_judged_on_its_own_text_and_the_model_is_left_alone(ll
 
 def test_shares_carry_wilson_intervals(llama):
     answers = iter(["bad"] * 2 + ["good"] * 4)
-    frame = compare_teachers(llama, {}, lambda *_: next(answers), PROMPTS, 2, progress=False)
+    listed = ("broken", "good")
+    frame = compare_teachers(llama, {}, lambda *_: next(answers), PROMPTS, 2, verdicts=listed, progress=False)
+    assert [name for name in frame.columns if "_" not in name] == ["teacher", "n", "seed", "broken", "good", "bad"]
+    assert frame.loc[0, "broken"] == 0.0
     # Wilson 1927: (p + z^2 / 2n -+ z sqrt(p(1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     n, p, z = 6, 2 / 6, 1.959964
     half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ALL_ARCHITECTURES, make_hf
 
-from interp_unlearn.errors import ConfigError
+from interp_unlearn.errors import BackendError, ConfigError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.models import parameters_by_role
 from interp_unlearn.sites import Site
@@ -224,6 +224,27 @@ def test_whatever_goes_wrong_the_original_comes_back(llama, fault, error, match)
     with pytest.raises(error, match=match):
         Broken(fault).apply(llama, PAIRS, CONFIG, progress=False)
     assert llama.hash() == before
+
+
+@pytest.mark.parametrize("edit", [ProFS(rank=1), TaskVector(0.5)], ids=["profs", "task_vector"])
+def test_dropout_is_off_and_modes_are_left_as_found(tokenizer, edit):
+    hashes = []
+    for mode in (True, False):
+        hf = make_hf("gpt2")  # has dropout 0.1
+        hf.train(mode)
+        model = HookedModel(hf, tokenizer)
+        edit.apply(model, PAIRS, UnlearnConfig(steps=2, batch_size=2), progress=False)
+        assert all(module.training == mode for module in hf.modules())
+        hashes.append(model.hash())
+    assert hashes[0] == hashes[1]
+
+
+def test_a_backend_that_cannot_follow_gets_the_original_back(tokenizer):
+    model = HookedModel(make_hf("gpt_neox"), tokenizer, backend="transformer_lens")
+    before = model.hash()
+    with pytest.raises(BackendError, match="cannot follow"):
+        ProFS(rank=1).apply(model, PAIRS, UnlearnConfig(layers=(1,)), progress=False)
+    assert model.hash() == before
 
 
 def test_a_failing_score_puts_the_original_back(llama):

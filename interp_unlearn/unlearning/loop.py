@@ -16,6 +16,7 @@ from interp_unlearn.unlearning.adversary import attacked_gradient, draw_attack, 
 from interp_unlearn.unlearning.checks import check_finite, check_moved, check_reached
 from interp_unlearn.unlearning.config import AdversaryConfig, UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, UnlearnData, forget_mask, retain_mask, scheduled_rows
+from interp_unlearn.unlearning.modes import eval_mode
 from interp_unlearn.unlearning.objective import Logs, Objective
 from interp_unlearn.unlearning.reference import Reference, trained_tensors
 from interp_unlearn.unlearning.result import UnlearnResult
@@ -196,17 +197,13 @@ def _training(hf: nn.Module, trained: Mapping[str, nn.Parameter]) -> Generator[N
     """Only the trained tensors require gradients, every module is in eval mode; both are put back."""
     parameters = list(hf.parameters())
     flags = [(p, p.requires_grad, p.grad) for p in parameters]
-    modes = [(module, module.training) for module in hf.modules()]
     chosen = {id(parameter) for parameter in trained.values()}
     try:
-        hf.eval()
         for parameter in parameters:
             parameter.requires_grad_(id(parameter) in chosen)
-        with torch.enable_grad():
+        with eval_mode(hf), torch.enable_grad():
             yield
     finally:
         for parameter, required, grad in flags:
             parameter.requires_grad_(required)
             parameter.grad = grad
-        for module, training in modes:
-            module.training = training

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -54,7 +55,7 @@ def token_projections(
         trace, mask = model.run(batch, reads=list(sites.values())), forget_mask(batch, config)
         for layer, site in sites.items():
             tokens = trace[site][mask].float()
-            found[layer].append(tokens @ directions[layer].to(tokens).T)
+            found[layer].append(F.linear(tokens, directions[layer].to(tokens)))
     return {layer: torch.cat(parts) for layer, parts in found.items()}
 
 

@@ -75,10 +75,8 @@ class SubspacePenalty(Objective):
         for layer in self.layers:
             where = f"objective {self.name}, layer {layer}"
             if self.penalty == "norm":
-                centre = self._centres[layer] = neutral[layer].mean(0)
-                identity = torch.eye(len(centre), device=centre.device)
-                distances = [subspace_distance(part[layer], identity, centre) for part in (forget, neutral)]
-                self.scales[layer] = (checked_scale(distances[0], distances[1], self.quantile, where),)
+                self._centres[layer] = neutral[layer].mean(0)
+                self.scales[layer] = (self._distance_scale(forget[layer], neutral[layer], where),)
             else:
                 columns = zip(forget[layer].T, neutral[layer].T, strict=True)
                 self.scales[layer] = tuple(
@@ -101,6 +99,20 @@ class SubspacePenalty(Objective):
                 penalty = torch.stack(each).sum()
             terms.append(self.layer_weights[layer] * penalty)
         return torch.stack(terms).sum(), {}
+
+    def _distance_scale(
+        self, forget: Float[Tensor, "tokens k"], neutral: Float[Tensor, "others k"], where: str
+    ) -> ProjectionScale:
+        """The scale of the distances from the neutral centre, of tokens given in the basis."""
+        identity, centre = torch.eye(neutral.shape[1], device=neutral.device), neutral.mean(0)
+        far, near = (subspace_distance(part, identity, centre) for part in (forget, neutral))
+        medians = [float(part.quantile(0.5)) for part in (far, near)]
+        if not medians[0] > medians[1]:
+            raise ConfigError(
+                f"{where}: the forget tokens lie no further from the neutral centre than neutral tokens do (medians "
+                f"{medians[0]:.4g} and {medians[1]:.4g}); choose other directions or layers, or the penalty hinge"
+            )
+        return checked_scale(far, near, self.quantile, where)
 
     def _unit_rows(self, layer: int, d_model: int) -> Float[Tensor, "k d_model"]:
         """Each direction at unit length; for the norm, an orthonormal basis of their span."""

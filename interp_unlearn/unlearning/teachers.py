@@ -33,6 +33,7 @@ def compare_teachers(
     seed: int = 0,
     stop: str | Sequence[str] | None = None,
     batch_size: int = 256,
+    verdicts: Sequence[str] = (),
     progress: bool = True,
 ) -> "pd.DataFrame":
     """Judge one sampled generation a prompt, of the model as it is and under each candidate's edits.
@@ -49,6 +50,7 @@ def compare_teachers(
         seed: of the sampling, the same for all.
         stop: token or tokens that end a text.
         batch_size: prompts in a pass.
+        verdicts: those that have their columns even if no text gets them.
         progress: whether to show a progress bar.
 
     Returns:
@@ -86,16 +88,16 @@ def compare_teachers(
     kinds = {isinstance(value, str) for values in judged.values() for value in values}
     if len(kinds) > 1:
         raise ConfigError("the judge gave verdicts to some texts and scores to others; expected one or the other")
-    summary = _shares(judged) if kinds == {True} else _scores(judged)
+    summary = _shares(judged, verdicts) if kinds == {True} else _scores(judged)
     return pd.DataFrame([{"teacher": name, "n": len(prompts), "seed": seed, **summary[name]} for name in judged])
 
 
-def _shares(judged: Mapping[str, Sequence[object]]) -> dict[str, dict[str, float]]:
-    verdicts = sorted({str(value) for values in judged.values() for value in values})
+def _shares(judged: Mapping[str, Sequence[object]], listed: Sequence[str]) -> dict[str, dict[str, float]]:
+    occurring = sorted({str(value) for values in judged.values() for value in values} - set(listed))
     found: dict[str, dict[str, float]] = {}
     for name, values in judged.items():
         found[name] = {}
-        for verdict in verdicts:
+        for verdict in (*listed, *occurring):
             found[name] |= _share(verdict, sum(value == verdict for value in values), len(values))
     return found
 

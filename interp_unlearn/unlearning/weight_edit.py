@@ -2,14 +2,17 @@
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import torch
 
+from interp_unlearn.errors import BackendError
 from interp_unlearn.unlearning.checks import check_moved
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import UnlearnData
+from interp_unlearn.unlearning.modes import eval_mode
 from interp_unlearn.unlearning.reference import Reference, trained_tensors
 from interp_unlearn.unlearning.result import UnlearnResult
 
@@ -48,7 +51,7 @@ class WeightEdit(ABC):
         restore: bool = False,
         progress: bool = True,
     ) -> UnlearnResult:
-        """Edit a model in place. If anything raises, the original weights are put back.
+        """Edit a model in place, in eval mode. If anything raises, the original weights are put back.
 
         Args:
             model: changed in place.
@@ -63,22 +66,24 @@ class WeightEdit(ABC):
 
         Raises:
             ConfigError: the edit does not fit the model or the data; a tensor has not moved, or not to finite values.
+            BackendError: the backend cannot follow a change of the weights.
         """
         config = config or UnlearnConfig()
         started = time.perf_counter()
         reference = Reference(trained_tensors(model, config))
         try:
-            with torch.no_grad():
+            with eval_mode(model.hf), torch.no_grad():
                 history, curve = self.change(model, data, config, reference, progress)
             changed = reference.changed()
             check_moved(changed, self.name, config)
+            if restore:
+                reference.restore()
+            model.mark_changed()
         except BaseException:
             reference.restore()
-            model.mark_changed()
+            with suppress(BackendError):  # a backend that cannot follow has said so already
+                model.mark_changed()
             raise
-        if restore:
-            reference.restore()
-        model.mark_changed()
         seconds = time.perf_counter() - started
         return UnlearnResult(self.name, config, history, changed, curve, seconds, self.settings())
 

@@ -10,10 +10,10 @@ figures. Layers, in dependency order; each imports only from those above it:
     interventions               edits, HookedModel, the agreement check, the backends
     activations                 collect (pooled inside the hook), ActivationStore
     probes                      fit_probes, ProbeSet, controls
-    objectives                  pure losses
+    objectives                  pure losses and weight edits
     evaluation                  cloze and multiple choice, perplexity, divergence, generations
     directions                  what a direction is and does: lens, value vectors, rank, causal effects, transfer
-    unlearning                  the one training loop, the reference, recipes
+    unlearning                  the one training loop, weight and inference edits, the reference, recipes
     drift                       how far activations moved
     attacks                     relearning
     figures                     pure plots from tables

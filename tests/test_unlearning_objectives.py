@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from planted_classes import DATA, FORGET, NEUTRAL, QUICK, RETAIN, planted_directions, planted_spans, read_at
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions import Add, HookedModel, ProjectOut
@@ -26,24 +27,6 @@ from interp_unlearn.unlearning import (
 )
 from interp_unlearn.unlearning.corpora import Corpora
 
-FORGET = ["the cat sat on a mat", "a cat ran on a hill", "the small cat said yes", "it was the cat and not a dog"]
-RETAIN = ["who said no", "the big red hill", "a blue dog ran and sat", "yes it was small then"]
-NEUTRAL = ["a dog sat on a hill", "the dog ran", "it was blue and big", "who sat then"]
-DATA = UnlearnData(forget=FORGET, retain=RETAIN, neutral=NEUTRAL, prompts=["the cat", "a"], groups=list("aabb"))
-QUICK = UnlearnConfig(steps=25, batch_size=4, roles=("mlp",), layers=(0, 1), learning_rate=5e-3)
-
-
-def planted_directions(model, layers):
-    """A direction at each layer along which forget texts do lie beyond neutral ones."""
-    sites = [Site(layer, "resid_post") for layer in layers]
-    means = []
-    for texts in (FORGET, NEUTRAL):
-        batch = model.tokenize(texts)
-        with torch.no_grad():
-            trace = model.run(batch, reads=sites)
-        means.append({site: trace[site][batch.content_mask].median(0).values for site in sites})
-    return {site.layer: means[0][site] - means[1][site] for site in sites}
-
 
 def objectives(model):
     other = HookedModel(copy.deepcopy(model.hf), model.tokenizer)
@@ -57,6 +40,8 @@ def objectives(model):
         "random_multi": build_objective("random_multi", layers=(0, 1)),
         "probe_single": build_objective("probe_single", layers=1, directions=directions),
         "probe_multi": build_objective("probe_multi", layers=(0, 1), directions=directions),
+        "subspace": build_objective("subspace", layers=1, directions=planted_spans(model, (1,)), quantile=0.2),
+        "dpo": build_objective("dpo", beta=1.0),
         "rmu": build_objective("rmu", layers=1, coefficient=5.0),
         "cosine_rmu": build_objective("cosine_rmu", layers=1),
         "cosine_rmu_meta": build_objective("cosine_rmu_meta", layers=1),
@@ -75,13 +60,6 @@ def test_every_objective_lowers_its_loss(model, name):
     history = unlearn(model, objective, DATA, config, progress=False).history
     first, last = history["forget"].iloc[:3].mean(), history["forget"].iloc[-3:].mean()
     assert last < 0.8 * first, (first, last)
-
-
-def read_at(model, texts, layer):
-    batch = model.tokenize(texts)
-    with torch.no_grad():
-        trace = model.run(batch, reads=[Site(layer, "resid_post")])
-    return trace[Site(layer, "resid_post")][batch.content_mask]
 
 
 def test_misdirection_turns_forget_text_toward_the_direction_and_leaves_retain_text(llama):

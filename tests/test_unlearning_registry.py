@@ -4,11 +4,18 @@ import pytest
 import torch
 
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.sites import Site
 from interp_unlearn.unlearning import (
+    DPO,
     FineTuning,
     Misdirection,
+    ProFS,
+    TaskVector,
+    build_method,
     build_objective,
     load_recipe,
+    method_kind,
+    method_kinds,
     objective_names,
     recipe_names,
     register_objective,
@@ -19,12 +26,14 @@ NAMES = [
     "cosine_rmu",
     "cosine_rmu_meta",
     "distilled",
+    "dpo",
     "oracle",
     "probe_multi",
     "probe_single",
     "random_multi",
     "random_single",
     "rmu",
+    "subspace",
 ]
 
 
@@ -32,8 +41,41 @@ def test_all_objectives_of_the_study_are_there():
     assert objective_names() == NAMES
 
 
+def test_the_registry_says_what_each_name_builds():
+    edits = {"profs": "weight_edit", "task_vector": "weight_edit", "steering": "inference_edit"}
+    assert method_kinds() == dict.fromkeys(NAMES, "loss") | edits
+    assert method_kind("dpo") == "loss"
+    with pytest.raises(ConfigError, match=r"unknown objective 'pros'; expected one of .*profs.*steering"):
+        method_kind("pros")
+
+
+def test_the_three_kinds_are_built():
+    profs = build_method("profs", rank=3, centre="singular_vector")
+    assert isinstance(profs, ProFS)
+    assert (profs.rank, profs.n_pairs, profs.centre, profs.name) == (3, 500, "singular_vector", "profs")
+    task = build_method("task_vector", coefficient=0.5)
+    assert isinstance(task, TaskVector) and task.coefficient == (0.5,)
+    assert isinstance(build_method("dpo", beta=0.2), DPO)
+    steering = build_method("steering", directions={1: 3 * torch.ones(4)}, layers=1, coefficient=2.0)
+    assert list(steering) == [Site(1, "resid_post")]
+    torch.testing.assert_close(steering[Site(1, "resid_post")].vector, torch.full((4,), 0.5))
+    assert steering[Site(1, "resid_post")].coefficient == -2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("profs", r"no loss but a weight edit: .*edit\.apply"),
+        ("steering", r"no loss but an inference edit: .*model\.edited"),
+    ],
+)
+def test_an_edit_is_no_objective(name, match):
+    with pytest.raises(ConfigError, match=match):
+        build_objective(name)
+
+
 def test_a_registered_objective_is_built_and_a_taken_name_refused():
-    from interp_unlearn.unlearning.registry import _builders
+    from interp_unlearn.unlearning.registry import _methods
 
     try:
 
@@ -45,7 +87,7 @@ def test_a_registered_objective_is_built_and_a_taken_name_refused():
         with pytest.raises(ConfigError, match="already"):
             register_objective("plain")(plain)
     finally:
-        _builders.pop("plain", None)
+        _methods.pop("plain", None)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +137,22 @@ def test_every_recipe_builds_and_names_the_source_of_each_value(name):
     from importlib.resources import files
 
     recipe = load_recipe(name)
-    assert build_objective(recipe.objective, **recipe.options).layers == (recipe.options["layers"][0],)
+    method = build_method(recipe.objective, **recipe.options)
+    if method_kind(recipe.objective) == "loss":
+        assert method.layers == tuple(recipe.options.get("layers", ()))
     stored = json.loads((files("interp_unlearn.unlearning") / "recipes" / f"{name}.json").read_text())
     given = {*stored["options"], *(f"config.{key}" for key in stored["config"])} - {"adaptive"}
     assert given == set(recipe.sources)
+
+
+def test_the_recipes_of_the_published_edits():
+    small, large = load_recipe("profs_gpt2_medium"), load_recipe("profs_mistral_7b")
+    assert (small.options["rank"], large.options["rank"]) == (2, 10)
+    assert small.config.layers == tuple(range(10, 24)) and large.config.layers == tuple(range(15, 32))
+    assert small.config.roles == large.config.roles == ("mlp.down",)
+    dpo = load_recipe("dpo_gpt2_medium")
+    assert dpo.options == {"beta": 0.1}
+    assert dpo.config.retain_weight == dpo.config.kl_weight == 0
 
 
 def test_an_unknown_recipe_is_refused():

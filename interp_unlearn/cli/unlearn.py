@@ -1,6 +1,9 @@
 """`unlearn`: a model and a target in, a changed model in Hugging Face layout out."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +13,22 @@ from interp_unlearn.cli import options
 from interp_unlearn.errors import ConfigError
 
 if TYPE_CHECKING:
-    from interp_unlearn.interventions import HookedModel
-    from interp_unlearn.probes import ProbeSet
-    from interp_unlearn.unlearning import Objective, UnlearnConfig
+    from interp_unlearn.interventions import Edit, HookedModel
+    from interp_unlearn.probes import Estimator, ProbeSet
+    from interp_unlearn.sites import Site
+    from interp_unlearn.unlearning import Objective, UnlearnConfig, UnlearnData, WeightEdit
 
 _FROM_PROBES = ("probe_single", "probe_multi", "distilled")
+_ON_PAIRS = ("dpo", "profs")
 _SEEDED = ("random_single", "random_multi", "rmu", "cosine_rmu", "cosine_rmu_meta")
+
+
+class Intervention(StrEnum):
+    """What can be done to activations along a probe's direction."""
+
+    clamp = "clamp"
+    project_out = "project_out"
+    steering = "steering"
 
 
 def unlearn(
@@ -23,7 +36,7 @@ def unlearn(
     data: options.DataOption,
     out: options.OutOption,
     objective: Annotated[
-        str | None, typer.Option("--objective", help="For example probe_multi, cosine_rmu, rmu, civil_finetuning.")
+        str | None, typer.Option("--objective", help="For example probe_multi, cosine_rmu, dpo, profs, task_vector.")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Published settings to start from; other options override them.")
@@ -44,7 +57,14 @@ def unlearn(
         str | None,
         typer.Option("--layers", help="Of the objective, as 3 or 1,4 or 2-6; default for probes: best, or all."),
     ] = None,
-    coefficient: Annotated[float | None, typer.Option("--coefficient", help="Of the objective rmu.")] = None,
+    coefficient: Annotated[
+        float | None, typer.Option("--coefficient", help="Of rmu, of task_vector, or of steering in class gaps.")
+    ] = None,
+    beta: Annotated[float | None, typer.Option("--beta", help="Of the objective dpo.")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Of profs: directions removed at each layer.")] = None,
+    intervention: Annotated[
+        Intervention, typer.Option("--intervention", help="What `distilled` distils, at --layers.")
+    ] = Intervention.clamp,
     overshoot: Annotated[float, typer.Option("--overshoot", help="Of the clamps that `distilled` distils.")] = 1.0,
     steps: Annotated[int | None, typer.Option("--steps", help="Updates.")] = None,
     batch_size: Annotated[
@@ -52,9 +72,11 @@ def unlearn(
     ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Constant.")] = None,
     roles: Annotated[
-        str | None, typer.Option("--roles", help="Matrices to train, as mlp.down,attn.o; all trains everything.")
+        str | None, typer.Option("--roles", help="Matrices to train or edit, as mlp.down,attn.o; all trains all.")
     ] = None,
-    train_layers: Annotated[str | None, typer.Option("--train-layers", help="Blocks to train; default: all.")] = None,
+    train_layers: Annotated[
+        str | None, typer.Option("--train-layers", help="Blocks to train or edit; default: all.")
+    ] = None,
     retain_weight: Annotated[float | None, typer.Option("--retain-weight", help="Of retained activations.")] = None,
     kl_weight: Annotated[float | None, typer.Option("--kl-weight", help="Of the KL on retain text.")] = None,
     max_length: options.MaxLengthOption = None,
@@ -70,13 +92,19 @@ def unlearn(
     from interp_unlearn.cli.outputs import run_folder, show_written
     from interp_unlearn.data import read_texts
     from interp_unlearn.probes import ProbeSet
-    from interp_unlearn.unlearning import UnlearnConfig, UnlearnData, load_recipe
+    from interp_unlearn.unlearning import UnlearnConfig, UnlearnData, WeightEdit, load_recipe, method_kind
     from interp_unlearn.unlearning import unlearn as train
 
     base = None if recipe is None else load_recipe(recipe)
     name = objective or (base.objective if base else None)
     if name is None:
         raise ConfigError("give --objective, or --recipe which names one")
+    kind = method_kind(name)
+    if kind == "inference_edit":
+        raise ConfigError(
+            f"{name} changes activations at inference and no weights, so there is no model to write: distil it with "
+            f"--objective distilled --intervention {name}, or run the model under model.edited(...) in Python"
+        )
     given = {
         "steps": steps,
         "batch_size": batch_size,
@@ -92,26 +120,41 @@ def unlearn(
         config = replace(config, roles=None if roles == "all" else tuple(roles.split(",")))
 
     texts = read_labelled_texts(data, layout, neutral, limit=limit, skip=skip)
-    if retain is None or name in (*_FROM_PROBES, "civil_finetuning"):
+    if name in _ON_PAIRS and layout is not options.Layout.pairs:
+        raise ConfigError(f"objective {name} works on pairs, and --layout {layout} has none; give --layout pairs")
+    if (retain is None and kind == "loss") or name in (*_FROM_PROBES, "civil_finetuning"):
         require_both_classes(texts, data)
-    kept = texts.of_class(0) if retain is None else read_texts(retain)
     unlearn_data = UnlearnData(
-        forget=texts.of_class(1), retain=kept, neutral=texts.of_class(0), groups=texts.groups_of_class(1)
+        forget=texts.of_class(1),
+        retain=texts.of_class(0) if retain is None else read_texts(retain),
+        neutral=texts.of_class(0),
+        groups=texts.groups_of_class(1),
+        counterparts=texts.of_class(0) if layout is options.Layout.pairs else None,
     )
     hooked = open_model(model, device, dtype)
     chosen: dict[str, Any] = dict(base.options) if base else {}
     chosen |= {} if layers is None else {"layers": parse_layers(layers)}
-    chosen |= {} if coefficient is None else {"coefficient": coefficient}
-    chosen |= {} if estimator is None else {"estimator": estimator}
+    for option, value in (("coefficient", coefficient), ("estimator", estimator), ("beta", beta), ("rank", rank)):
+        chosen |= {} if value is None else {option: value}
     probe_set = None if probes is None else ProbeSet.load(probes, hooked)
     teacher_model = None if teacher is None else open_model(teacher, device, dtype)
-    target = make_objective(name, chosen, config, probe_set, teacher_model, overshoot)
+    edits = partial(
+        make_intervention,
+        intervention,
+        hooked,
+        unlearn_data,
+        config,
+        estimator=chosen.get("estimator"),
+        overshoot=overshoot,
+        coefficient=chosen.get("coefficient", 1.0),
+    )
+    target = make_method(name, chosen, config, probe_set, teacher_model, edits)
     identity = {
         "task": "unlearn",
         "model_hash": hooked.hash(),
         "objective": name,
-        "options": {**chosen, "overshoot": overshoot},
-        "layers": list(target.layers),
+        "options": {**chosen, "intervention": intervention, "overshoot": overshoot},
+        "layers": None if isinstance(target, WeightEdit) else list(target.layers),
         "config": asdict(config),
         "data": hash_file(data),
         "neutral": None if neutral is None else hash_file(neutral),
@@ -122,30 +165,46 @@ def unlearn(
         "teacher_hash": None if teacher_model is None else teacher_model.hash(),
     }
     with run_folder(out, identity) as folder:
-        result = train(hooked, target, unlearn_data, config)
+        if isinstance(target, WeightEdit):
+            result = target.apply(hooked, unlearn_data, config)
+        else:
+            result = train(hooked, target, unlearn_data, config)
         hooked.save_pretrained(folder)
         result.save(folder)
-    losses = result.history["forget"].tolist()
-    typer.echo(f"forget loss {losses[0]:.4g} to {losses[-1]:.4g} in {config.steps} steps, {result.seconds:.1f} s")
-    typer.echo(f"largest relative change of a matrix {max(result.changed['relative_change'].tolist()):.3g}")
+    typer.echo(f"{name}: {result.seconds:.1f} s")
+    if "forget" in result.history:
+        losses = result.history["forget"].tolist()
+        what = "fine-tuning" if isinstance(target, WeightEdit) else "forget"
+        typer.echo(f"{what} loss {losses[0]:.4g} to {losses[-1]:.4g} in {config.steps} steps")
+    tensors = result.changed["tensor"].tolist()
+    typer.echo(f"changed {len(tensors)} tensors, {tensors[0]} to {tensors[-1]}")
+    typer.echo(f"largest relative change of a tensor {max(result.changed['relative_change'].tolist()):.3g}")
     show_written(out)
 
 
-def make_objective(
+def make_method(
     name: str,
     chosen: dict[str, Any],
     config: "UnlearnConfig",
     probes: "ProbeSet | None" = None,
     teacher: "HookedModel | None" = None,
-    overshoot: float = 1.0,
-) -> "Objective":
-    """Build an objective from what the command line can say.
+    edits: "Callable[[ProbeSet, list[int]], Mapping[Site, Edit]] | None" = None,
+) -> "Objective | WeightEdit":
+    """Build an objective or a weight edit from what the command line can say.
+
+    Args:
+        name: in the registry.
+        chosen: options that were given.
+        config: of the run.
+        probes: where directions come from.
+        teacher: what the oracle distils.
+        edits: what `distilled` distils, made from probes and layers.
 
     Raises:
-        ConfigError: the objective needs something that was not given, or there is none of that name.
+        ConfigError: the method needs something that was not given, or there is none of that name.
         SiteError: a layer has no probe.
     """
-    from interp_unlearn.unlearning import build_objective
+    from interp_unlearn.unlearning import build_method
 
     extra: dict[str, Any] = {}
     if name in _FROM_PROBES:
@@ -154,9 +213,9 @@ def make_objective(
         found = chosen.get("layers") or _layers_of(probes, single=name == "probe_single")
         extra = {"layers": found, "directions": probes}
         if name == "distilled":
-            estimator = chosen.get("estimator", "logistic")
-            extra = {"layers": found, "edits": _clamps(probes, found, estimator, overshoot), "contexts": 0.0}
-            chosen = {key: value for key, value in chosen.items() if key != "estimator"}
+            assert edits is not None
+            extra = {"layers": found, "edits": edits(probes, found), "contexts": 0.0}
+            chosen = {key: value for key, value in chosen.items() if key not in ("estimator", "coefficient")}
     elif name in _SEEDED:
         if "layers" not in chosen:
             raise ConfigError(f"objective {name} needs --layers, for example --layers 2-5")
@@ -165,25 +224,41 @@ def make_objective(
         if teacher is None:
             raise ConfigError("objective oracle needs --teacher, a model that never learned the target")
         extra = {"teacher": teacher}
-    return build_objective(name, **{**chosen, **extra})
+    return build_method(name, **{**chosen, **extra})  # pyright: ignore[reportReturnType] inference edits are refused
+
+
+def make_intervention(
+    intervention: Intervention,
+    model: "HookedModel",
+    data: "UnlearnData",
+    config: "UnlearnConfig",
+    probes: "ProbeSet",
+    layers: list[int],
+    *,
+    estimator: "Estimator | None" = None,
+    overshoot: float = 1.0,
+    coefficient: float = 1.0,
+) -> "Mapping[Site, Edit]":
+    """What `distilled` distils at some layers: clamps at the probes' borders, projections, or steering in class gaps.
+
+    Raises:
+        ConfigError: for steering, at some layer the target texts do not project beyond the neutral ones.
+        SiteError: a layer has no probe.
+    """
+    from interp_unlearn.unlearning import clamp_edits, project_out_edits, projection_scales, steering_edits
+
+    if intervention is Intervention.steering:
+        estimator = estimator or "mean_difference"
+        scales = projection_scales(model, data, probes, layers, config, estimator=estimator)
+        return steering_edits(probes, layers, coefficient, estimator=estimator, scales=scales)
+    if intervention is Intervention.project_out:
+        return project_out_edits(probes, layers, estimator=estimator or "logistic")
+    return clamp_edits(probes, layers, estimator=estimator or "logistic", overshoot=overshoot)
 
 
 def _layers_of(probes: "ProbeSet", single: bool) -> list[int]:
     """The layer of the best probe on the stream, or all layers that have one."""
-    rows = zip(probes.sites, probes.table["auroc"].tolist(), strict=True)
-    found = [(auroc, site.layer) for site, auroc in rows if site.component == "resid_post" and site.layer is not None]
-    if not found:
-        raise ConfigError("the probe set has no probe at resid_post; collect and probe those sites")
-    return [max(found)[1]] if single else sorted(layer for _, layer in found)
+    from interp_unlearn.unlearning import choose_layers
 
-
-def _clamps(probes: "ProbeSet", layers: list[int], estimator: Any, overshoot: float) -> dict[Any, Any]:
-    """At each layer, what lies beyond the probe's border is moved back over it."""
-    from interp_unlearn.interventions import Clamp
-    from interp_unlearn.sites import Site
-
-    sites = [Site(layer, "resid_post") for layer in layers]
-    return {
-        site: Clamp(probes.direction(site, estimator), threshold=-probes.bias(site, estimator), overshoot=overshoot)
-        for site in sites
-    }
+    n_probes = sum(site.component == "resid_post" for site in probes.sites)
+    return list(choose_layers(probes, 1 if single else max(1, n_probes)))

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.unlearning.config import UnlearnConfig
-from interp_unlearn.unlearning.objective import Objective
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def check_finite(loss: Tensor, step: int, objective: Objective) -> None:
+def check_finite(loss: Tensor, step: int, name: str) -> None:
     """The loss of a step must be a finite number.
 
     Raises:
@@ -23,27 +22,27 @@ def check_finite(loss: Tensor, step: int, objective: Objective) -> None:
     """
     if not bool(torch.isfinite(loss)):
         raise ConfigError(
-            f"objective {objective.name}: the loss is {loss.item()} at step {step}; the original weights are put back; "
+            f"objective {name}: the loss is {loss.item()} at step {step}; the original weights are put back; "
             "lower the learning rate, set clip, or check the model for non-finite weights"
         )
 
 
-def check_reached(trained: Mapping[str, nn.Parameter], objective: Objective, config: UnlearnConfig) -> None:
+def check_reached(trained: Mapping[str, nn.Parameter], name: str, config: UnlearnConfig) -> None:
     """After a backward pass every named matrix must have a gradient; where all are trained, some may not be used.
 
     Raises:
         ConfigError: a tensor has none.
     """
-    missed = [name for name, parameter in trained.items() if parameter.grad is None]
+    missed = [tensor for tensor, parameter in trained.items() if parameter.grad is None]
     if missed and (config.roles is not None or len(missed) == len(trained)):
         raise ConfigError(
-            f"objective {objective.name}: no gradient reaches {len(missed)} of {len(trained)} trained tensors, first "
+            f"objective {name}: no gradient reaches {len(missed)} of {len(trained)} trained tensors, first "
             f"{missed[0]}; train only layers that the losses reach (a KL on retain text reaches all), or use a backend "
             "whose gradients reach the weights"
         )
 
 
-def check_moved(changed: "pd.DataFrame", objective: Objective, config: UnlearnConfig) -> None:
+def check_moved(changed: "pd.DataFrame", name: str, config: UnlearnConfig) -> None:
     """Every named matrix must have moved, and to finite values; `changed` is `Reference.changed()`.
 
     Raises:
@@ -52,11 +51,11 @@ def check_moved(changed: "pd.DataFrame", objective: Objective, config: UnlearnCo
     spoiled = changed.loc[~np.isfinite(changed["relative_change"]), "tensor"].tolist()
     if spoiled:
         raise ConfigError(
-            f"objective {objective.name}: {spoiled[0]} is not finite after training; lower the learning rate"
+            f"objective {name}: {spoiled[0]} is not finite afterwards; lower the learning rate or the coefficient"
         )
     still = changed.loc[changed["moved"] == 0, "tensor"].tolist()
     if still and (config.roles is not None or len(still) == len(changed)):
         raise ConfigError(
-            f"objective {objective.name}: {len(still)} of {len(changed)} trained tensors have not moved, first "
-            f"{still[0]}; train only layers that the losses reach, or raise the learning rate"
+            f"objective {name}: {len(still)} of {len(changed)} trained tensors have not moved, first "
+            f"{still[0]}; name only layers that it reaches, or raise the learning rate"
         )

@@ -48,10 +48,10 @@ class UnlearnConfig:
         steps: updates.
         batch_size: rows of the forget batch, and of the retain batch.
         learning_rate: constant.
-        optimizer: "adamw", or "sgd" for attackers that no method trained against.
+        optimizer: "adamw"; "sgd" for attackers that no method trained against; "rmsprop" for the published DPO.
         weight_decay: 0 by default, since it would pull toward zero, not toward the original.
-        roles: matrices to train, as ``parameters_by_role`` names them; None trains every parameter.
-        layers: blocks whose matrices are trained; None means all.
+        roles: matrices to train or edit, as ``parameters_by_role`` names them; None means every parameter.
+        layers: blocks whose matrices are trained or edited; None means all.
         retain_weight: of the activation term on retain text (the relative MSE, or the plain one for RMU).
         kl_weight: of KL(original || model) on retain text, in nats per token; 0 lets the pass stop early.
         max_length: tokens kept of a text; None keeps all.
@@ -66,7 +66,7 @@ class UnlearnConfig:
     steps: int = 100
     batch_size: int = 16
     learning_rate: float = 1e-3
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "rmsprop"] = "adamw"
     weight_decay: float = 0.0
     roles: tuple[str, ...] | None = ("mlp.down",)
     layers: tuple[int, ...] | None = None
@@ -91,8 +91,8 @@ class UnlearnConfig:
         for name in ("retain_weight", "kl_weight", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)!r}")
-        if self.optimizer not in ("adamw", "sgd"):
-            raise ConfigError(f'optimizer must be "adamw" or "sgd", got {self.optimizer!r}')
+        if self.optimizer not in ("adamw", "sgd", "rmsprop"):
+            raise ConfigError(f'optimizer must be "adamw", "sgd" or "rmsprop", got {self.optimizer!r}')
         if self.forget_on not in ("content", "completion"):
             raise ConfigError(f'forget_on must be "content" or "completion", got {self.forget_on!r}')
 

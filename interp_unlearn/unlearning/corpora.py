@@ -16,7 +16,7 @@ from interp_unlearn.unlearning.config import UnlearnConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CorpusName = Literal["forget", "retain", "neutral"]
+CorpusName = Literal["forget", "retain", "neutral", "counterparts"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class UnlearnData:
         neutral: texts of the harmless class: what a projection is measured against, or what fine-tuning learns.
         forget_completions, retain_completions, neutral_completions: one for each text, or None.
         groups: subject of each forget row; the adversary splits by it, so that no fact is on both sides.
+        counterparts: for each forget row what should stand there instead: another completion of its prompt where the
+            forget rows have completions, otherwise a whole text (a rewrite). Losses and edits on pairs need them.
         prompts: openings from which a distilled student is sampled; the forget prompts where there are none.
     """
 
@@ -40,6 +42,7 @@ class UnlearnData:
     neutral_completions: Sequence[str] | None = None
     groups: Sequence[str] | None = None
     prompts: Sequence[str] = ()
+    counterparts: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -54,8 +57,18 @@ class UnlearnData:
                 raise DataError(name, f"{len(texts)} texts but {len(completions)} completions; expected as many")
         if not self.forget:
             raise DataError("forget", "empty; expected at least one text")
-        if self.groups is not None and len(self.groups) != len(self.forget):
-            raise DataError("groups", f"{len(self.groups)} groups for {len(self.forget)} forget texts; give one each")
+        for name in ("groups", "counterparts"):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self.forget):
+                raise DataError(name, f"{len(value)} {name} for {len(self.forget)} forget texts; give one each")
+
+    def texts_of(self, name: CorpusName) -> tuple[Sequence[str], Sequence[str] | None]:
+        """The texts of a corpus and what completes them, None where they stand alone; no texts where there are none."""
+        if name != "counterparts":
+            return getattr(self, name), getattr(self, f"{name}_completions")
+        if self.counterparts is None or self.forget_completions is None:
+            return self.counterparts or (), None
+        return self.forget, self.counterparts
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +157,7 @@ class Corpora:
     retain: TokenCorpus | None
     neutral: TokenCorpus | None
     prompts: tuple[str, ...]
+    counterparts: TokenCorpus | None = None
 
     @classmethod
     def from_data(
@@ -152,7 +166,7 @@ class Corpora:
         """Tokenise all of a run's data."""
 
         def corpus(name: CorpusName) -> TokenCorpus | None:
-            texts, completions = getattr(data, name), getattr(data, f"{name}_completions")
+            texts, completions = data.texts_of(name)
             groups = data.groups if name == "forget" else None
             if not texts:
                 return None
@@ -161,7 +175,7 @@ class Corpora:
         forget = corpus("forget")
         assert forget is not None  # UnlearnData refuses an empty one
         prompts = data.prompts or (data.forget if data.forget_completions is not None else ())
-        return cls(forget, corpus("retain"), corpus("neutral"), tuple(prompts))
+        return cls(forget, corpus("retain"), corpus("neutral"), tuple(prompts), corpus("counterparts"))
 
     def require(self, name: CorpusName, objective: str) -> TokenCorpus:
         """The corpus of that name.

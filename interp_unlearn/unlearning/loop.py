@@ -11,20 +11,21 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.models import TokenBatch, check_trainable, parameters_by_role
+from interp_unlearn.models import TokenBatch
 from interp_unlearn.unlearning.adversary import attacked_gradient, draw_attack, norm_of
 from interp_unlearn.unlearning.checks import check_finite, check_moved, check_reached
 from interp_unlearn.unlearning.config import AdversaryConfig, UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, UnlearnData, forget_mask, retain_mask, scheduled_rows
+from interp_unlearn.unlearning.modes import eval_mode
 from interp_unlearn.unlearning.objective import Logs, Objective
-from interp_unlearn.unlearning.reference import Reference
+from interp_unlearn.unlearning.reference import Reference, trained_tensors
 from interp_unlearn.unlearning.result import UnlearnResult
 from interp_unlearn.unlearning.retention import Retention
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
 
-_OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+_OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}
 
 Callback = Callable[[int, "HookedModel"], Mapping[str, object] | None]
 """Called with the number of steps taken and the model; what it returns becomes a row of the result's curve."""
@@ -63,7 +64,7 @@ def unlearn(
     """
     config = config or UnlearnConfig()
     started = time.perf_counter()
-    trained = _trained_tensors(model, config)
+    trained = trained_tensors(model, config)
     reference = Reference(trained)
     try:
         with _training(model.hf, trained):
@@ -79,7 +80,7 @@ def unlearn(
                 if step < config.steps:
                     history.append(run.step(step))
         changed = reference.changed()
-        check_moved(changed, objective, config)
+        check_moved(changed, objective.name, config)
     except BaseException:
         reference.restore()
         model.mark_changed()
@@ -146,7 +147,7 @@ class _Run:
 
         self.optimizer.zero_grad(set_to_none=True)
         loss, logs = self.objective.loss(self.model, batch, forget_mask(batch, self.config), targets)
-        check_finite(loss, step, self.objective)
+        check_finite(loss, step, self.objective.name)
         loss.backward()
         row = {"step": step, "forget": loss.item(), "retain": 0.0}
         if self.adversary is not None:
@@ -154,12 +155,12 @@ class _Run:
         if self.retention is not None and held is not None and before is not None:
             after = self.retention.run(self.model, held)
             retained, retain_logs = self.retention.loss(before, after, held, retain_mask(held, self.config))
-            check_finite(retained, step, self.objective)
+            check_finite(retained, step, self.objective.name)
             retained.backward()
             row["retain"] = retained.item()
             logs |= retain_logs
         if step == 0:
-            check_reached(self.trained, self.objective, self.config)
+            check_reached(self.trained, self.objective.name, self.config)
         limit = float("inf") if self.config.clip is None else self.config.clip
         row["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), limit))
         self.optimizer.step()
@@ -191,32 +192,18 @@ class _Run:
         return {"attack_learning_rate": attack.learning_rate}
 
 
-def _trained_tensors(model: "HookedModel", config: UnlearnConfig) -> dict[str, nn.Parameter]:
-    if config.roles is not None:
-        return parameters_by_role(model.hf, config.roles, config.layers)
-    if config.layers is not None:
-        raise ConfigError("roles=None trains every parameter, so layers must be None too; name roles to choose layers")
-    every = dict(model.hf.named_parameters())
-    check_trainable(every)
-    return every
-
-
 @contextmanager
 def _training(hf: nn.Module, trained: Mapping[str, nn.Parameter]) -> Generator[None]:
     """Only the trained tensors require gradients, every module is in eval mode; both are put back."""
     parameters = list(hf.parameters())
     flags = [(p, p.requires_grad, p.grad) for p in parameters]
-    modes = [(module, module.training) for module in hf.modules()]
     chosen = {id(parameter) for parameter in trained.values()}
     try:
-        hf.eval()
         for parameter in parameters:
             parameter.requires_grad_(id(parameter) in chosen)
-        with torch.enable_grad():
+        with eval_mode(hf), torch.enable_grad():
             yield
     finally:
         for parameter, required, grad in flags:
             parameter.requires_grad_(required)
             parameter.grad = grad
-        for module, training in modes:
-            module.training = training

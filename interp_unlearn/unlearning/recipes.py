@@ -17,8 +17,8 @@ class Recipe:
         name: of the file.
         model: what it was published for.
         objective: name in the registry.
-        options: for `build_objective`.
-        config: for `unlearn`.
+        options: for `build_method`.
+        config: for `unlearn`, or the `apply` of a weight edit.
         sources: where each value is from; a value that is ours says so.
         notes: what the file cannot express.
     """

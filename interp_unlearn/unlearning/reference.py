@@ -7,8 +7,30 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from interp_unlearn.errors import ConfigError
+from interp_unlearn.models import check_trainable, parameters_by_role
+from interp_unlearn.unlearning.config import UnlearnConfig
+
 if TYPE_CHECKING:
     import pandas as pd
+
+    from interp_unlearn.interventions import HookedModel
+
+
+def trained_tensors(model: "HookedModel", config: UnlearnConfig) -> dict[str, nn.Parameter]:
+    """The tensors that a run may change, by name.
+
+    Raises:
+        ConfigError: a role matches nothing, a layer is out of range, layers were named without roles, or a tensor is
+            quantised.
+    """
+    if config.roles is not None:
+        return parameters_by_role(model.hf, config.roles, config.layers)
+    if config.layers is not None:
+        raise ConfigError("roles=None trains every parameter, so layers must be None too; name roles to choose layers")
+    every = dict(model.hf.named_parameters())
+    check_trainable(every)
+    return every
 
 
 class Reference:
@@ -26,6 +48,11 @@ class Reference:
         self._trained = dict(trained)
         self._original = {name: parameter.detach().clone() for name, parameter in self._trained.items()}
         self._active = False
+
+    @property
+    def tensors(self) -> Mapping[str, nn.Parameter]:
+        """The tensors themselves, with their current values."""
+        return self._trained
 
     @contextmanager
     def original(self) -> Generator[None]:

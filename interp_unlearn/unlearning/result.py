@@ -1,6 +1,7 @@
 """What a run leaves besides the weights."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class UnlearnResult:
-    """The record of a run.
+    """The record of a run: of an objective that was trained, or of an edit of the weights.
 
     Attributes:
-        objective: its name.
+        objective: name of the objective or of the weight edit.
         config: what it was told.
         history: one row a step: step, forget (the objective's loss), retain (weighted), grad_norm (before clipping),
-            and the objective's own numbers.
+            and the objective's own numbers. Of a weight edit that does not train, one row a tensor.
         changed: one row a trained tensor, see `Reference.changed`.
-        curve: one row a checkpoint, from the callback; empty without one.
+        curve: one row a checkpoint, from the callback; of a weight edit, one row a setting that was tried; else empty.
         seconds: wall-clock time of preparation, training and callbacks.
+        settings: a weight edit's own settings; an objective's are with whoever built it.
     """
 
     objective: str
@@ -31,6 +33,7 @@ class UnlearnResult:
     changed: "pd.DataFrame"
     curve: "pd.DataFrame"
     seconds: float
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def to_frame(self) -> "pd.DataFrame":
         """The history."""
@@ -48,6 +51,7 @@ class UnlearnResult:
             write_parquet(folder / "curve.parquet", self.curve)
         record = {
             "objective": self.objective,
+            "settings": dict(self.settings),
             "config": asdict(self.config),
             "seconds": self.seconds,
             "environment": environment(),

@@ -37,7 +37,7 @@ def probe(
     shuffles: Annotated[int, typer.Option("--shuffles", min=0, help="Label shufflings averaged in the control.")] = 1,
     bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Resamples for the AUROC's interval.")] = 1000,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=0, help="Refits for the direction's stability; each costs two fits.")
+        int, typer.Option("--resamples", min=0, help="Refits for the direction's stability, whole and in halves.")
     ] = 0,
     leace: Annotated[bool, typer.Option("--leace", help="Erase the concept in each fold and probe again.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of folds, controls and resamples.")] = 0,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from interp_unlearn.errors import ConfigError
 from interp_unlearn.probes.auroc import Folds, auroc
 from interp_unlearn.probes.leace import leace_parts
 from interp_unlearn.probes.linear import standardise
@@ -21,9 +22,17 @@ class SiteRows:
 
     Args:
         vectors: single precision.
+
+    Raises:
+        ConfigError: they are not finite, or do not vary.
     """
 
     def __init__(self, vectors: Vectors) -> None:
+        broken = int((~np.isfinite(vectors)).any(1).sum())
+        if broken:
+            raise ConfigError(f"{broken} of {len(vectors)} rows are not finite; collect in float32 or drop them")
+        if (vectors == vectors[0]).all():
+            raise ConfigError("the same vector in every row (pool last at embed reads the last token); leave it out")
         self.vectors = vectors
         self.buffer = np.empty_like(vectors)
         self.fits = LogisticFits(standardise(vectors, buffer=self.buffer).matrix)

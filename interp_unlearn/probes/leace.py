@@ -58,7 +58,7 @@ def fit_leace(vectors: Float[Tensor, "row d"] | Float[np.ndarray, "row d"], labe
     Caveats: it erases what a *linear* probe reads, and wholly so on the rows it was fitted on alone. On new rows the
     more is left, the fewer rows there were for each dimension: with 80 dimensions and an AUROC of 0.97 before, a probe
     trained on new erased rows had 0.84 where the eraser was fitted on 96 rows, 0.64 on 800, and 0.52 on 8,000.
-    The cost is that of a covariance in double precision: 8 seconds of one core for 8,000 x 4,096, and about a minute
+    The cost is that of a covariance in double precision: 6 seconds of one core for 8,000 x 4,096, and about a minute
     where dimensions repeat each other.
 
     Args:

@@ -52,9 +52,10 @@ class ProbeSet:
         ``accuracy``: read it beside ``n_positive / n``.
         ``brier, log_loss, calibration_error, calibration_slope``: whether the log-odds can be believed, see
         `calibration.calibration`.
-        ``auroc_shuffled, accuracy_shuffled``: the control task, labels shuffled by `folds.shuffle_within_folds`: 0.5,
-        or for the accuracy the share of the larger class at most, but for chance. They show the spread of the null at
-        this number of rows and dimensions, and a fault in the procedure.
+        ``auroc_shuffled, accuracy_shuffled``: the control task, labels shuffled by `folds.shuffle_within_folds`, at
+        the probe's C: 0.5, or for the accuracy the share of the larger class at most, but for chance. They show the
+        spread of the null at this number of rows and dimensions, and a fault in the procedure; not near-duplicate texts
+        in different folds, which is what groups are for.
         ``selectivity``: accuracy minus ``accuracy_shuffled`` (Hewitt and Liang 2019, arXiv 1909.03368), whose control
         task gives each word type a random label; here each group gets one. Caveat: a word type is met again in their
         test set, a group never in ours, so that nothing memorised can help the control; and so selectivity says how
@@ -176,7 +177,7 @@ class ProbeSet:
         tensors, _ = read_tensors(folder / "probes.safetensors")
         table = read_parquet(folder / "table.parquet")
         sites = tuple(Site.parse(name) for name in description["sites"])
-        widths: list[int] = description["widths"]
+        widths: list[int] = description.get("widths", [])
         sizes = {name: sum(widths) if name in _DIRECTIONS else len(sites) for name in _TENSORS}
         if {name: tensor.numel() for name, tensor in tensors.items()} != sizes or len(table) != len(sites):
             raise ArtifactError(

@@ -39,8 +39,8 @@ class Coefficients:
 class LogisticFits:
     """Regressions on (parts of) the rows of one site, all begun near their optimum.
 
-    One Gram matrix of the site serves every fold, labelling and C: it decides how soon the optimum is reached, not
-    where it is. With fewer rows than dimensions there is none, and scikit-learn begins at zero.
+    One Gram matrix of the site serves every fold, labelling and C. It knows no labels, and decides how soon an optimum
+    is reached, not where it is. With fewer rows than dimensions there is none, and scikit-learn begins at zero.
 
     Args:
         matrix: all rows of the site, standardised.
@@ -72,7 +72,7 @@ class LogisticFits:
         return Coefficients(regression.coef_[0].astype(np.float64), float(regression.intercept_[0]))
 
     def _factor(self, C: float) -> np.ndarray | None:
-        """Cholesky factor of ``Z'Z / 4n + I / Cn``, which bounds the Hessian of the mean loss from above."""
+        """Cholesky factor of ``Z'Z / 4n + I / Cn``, an upper bound of the Hessian of the mean loss on all rows."""
         from scipy.linalg import LinAlgError, cholesky
 
         if self._bound is None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from interp_unlearn.errors import ConfigError
 from interp_unlearn.probes.auroc import bootstrap_auroc, fold_auroc
 from interp_unlearn.probes.calibration import calibration
 from interp_unlearn.probes.controls import random_direction_auroc
@@ -52,7 +51,6 @@ def fit_site(
         ConfigError: the vectors are not finite, or do not vary.
     """
     labels = examples.labels
-    _check_vectors(vectors)
     site = SiteRows(vectors)
     strengths = choose_strengths(site, examples, settings.grid) if strengths is None else strengths
     found = cross_validate(site, examples, strengths[:-1], settings.leace)
@@ -92,11 +90,3 @@ def _measures(found: OutOfFold, examples: Examples, settings: ProbeSettings) -> 
 
 def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else _NAN
-
-
-def _check_vectors(vectors: Float[np.ndarray, "row d_model"]) -> None:
-    broken = int((~np.isfinite(vectors)).any(1).sum())
-    if broken:
-        raise ConfigError(f"{broken} of {len(vectors)} rows are not finite; collect in float32 or drop them")
-    if (vectors == vectors[0]).all():
-        raise ConfigError("the same vector in every row (pool last at embed reads the last token); leave it out")

@@ -24,7 +24,7 @@ def direction_stability(
         examples: labels and groups.
         direction: the unit direction fitted on all rows.
         C: as for that one.
-        resamples: how many of either kind; each costs two fits' time. 0 measures nothing.
+        resamples: how many of either kind; each costs a fit and two of half the rows. 0 measures nothing.
         seed: of the draws; equal for all sites.
 
     Returns:

@@ -1,5 +1,6 @@
 """Probes against planted directions, the scikit-learn pipeline and hand-made folds."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from probe_stores import EARLY, LATE, D, make_store, planted
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -16,36 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from interp_unlearn.activations import ActivationStore
 from interp_unlearn.errors import ArtifactError, ConfigError, SiteError
 from interp_unlearn.probes import ProbeSet, fit_probes
+from interp_unlearn.probes.folds import make_folds, shuffle_within_folds
 from interp_unlearn.sites import Site
-
-EARLY, LATE = Site(0, "resid_post"), Site(3, "resid_post")
-D = 12
-
-
-def make_store(vectors: dict[Site, np.ndarray], labels: np.ndarray, **columns: Any) -> ActivationStore:
-    n = len(labels)
-    rows = pd.DataFrame({"n_tokens": np.full(n, 7), "label": labels.astype(int), **columns})
-    tensors = {site: torch.tensor(values, dtype=torch.float32) for site, values in vectors.items()}
-    return ActivationStore(
-        tensors, rows, {"model": "planted", "model_hash": "a" * 64, "data_hash": "d", "pool": "mean"}
-    )
-
-
-def planted(n: int = 1500, seed: int = 0) -> tuple[ActivationStore, np.ndarray, np.ndarray]:
-    """Classes that differ along one direction, weakly at EARLY and clearly at LATE, in noise of unequal spread."""
-    rng = np.random.default_rng(seed)
-    world = np.random.default_rng(99)  # the same world whatever the seed of the sample
-    labels = rng.random(n) < 0.4
-    direction = world.normal(size=D)
-    direction /= np.linalg.norm(direction)
-    spread = np.exp(world.normal(size=D) * 0.7)
-    mean = world.normal(size=D) * 5
-    noise = {site: rng.normal(size=(n, D)) * spread + mean for site in (EARLY, LATE)}
-    vectors = {
-        EARLY: noise[EARLY] + 0.5 * np.outer(labels, direction),
-        LATE: noise[LATE] + 3 * np.outer(labels, direction),
-    }
-    return make_store(vectors, labels), direction, spread
 
 
 class TestDirections:
@@ -65,12 +39,11 @@ class TestDirections:
         probes = fit_probes(store, C=0.3, progress=False)
         for index, site in enumerate(probes.sites):
             vectors = store[site].double().numpy()
-            pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=5000)).fit(
-                vectors, store.labels
-            )
+            regression = LogisticRegression(C=0.3, tol=1e-8, max_iter=5000)
+            pipeline = make_pipeline(StandardScaler(), regression).fit(vectors, store.labels)
             expected = pipeline.decision_function(vectors)
             found = probes.scales[index] * probes.score(store, site)
-            np.testing.assert_allclose(found.numpy(), expected, atol=2e-4)
+            np.testing.assert_allclose(found.numpy(), expected, atol=1e-3, rtol=1e-3)
 
     def test_score_is_a_distance_in_the_units_of_the_stream(self) -> None:
         store, _, _ = planted()
@@ -103,14 +76,14 @@ class TestCrossValidation:
         logistic, difference, right = [], [], []
         codes = np.repeat(np.arange(100), 4)
         for train, test in splitter.split(vectors, labels, codes if grouped else None):
-            pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+            pipeline = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8, max_iter=5000))
             scores = pipeline.fit(vectors[train], labels[train]).decision_function(vectors[test])
             logistic.append(roc_auc_score(labels[test], scores))
             right.extend((scores > 0) == labels[test])
             gap = vectors[train][labels[train] == 1].mean(0) - vectors[train][labels[train] == 0].mean(0)
             difference.append(roc_auc_score(labels[test], vectors[test] @ gap))
         row = probes.to_frame().set_index("site").loc[str(EARLY)]
-        assert row["auroc"] == pytest.approx(np.mean(logistic), abs=1e-4)
+        assert row["auroc"] == pytest.approx(np.mean(logistic), abs=5e-4)  # a pair of near equals or two
         assert row["auroc_mean_difference"] == pytest.approx(np.mean(difference))
         assert row["accuracy"] == pytest.approx(np.mean(right), abs=0.005)
         assert (row["n"], row["n_groups"], row["n_positive"]) == (400, 100 if grouped else 400, labels.sum())
@@ -278,6 +251,9 @@ class TestProbeSet:
         ({"folds": 1}, "at least 2"),
         ({"texts": ["a"]}, "texts"),
         ({"C": 0}, "C above 0"),
+        ({"resamples": -1}, "resamples: expected at least 0"),
+        ({"bootstrap": -1}, "bootstrap: expected at least 0"),
+        ({"shuffles": -1}, "shuffles: expected at least 0"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], word: str) -> None:
@@ -297,3 +273,96 @@ def test_vectors_are_checked() -> None:
     del no_labels.rows["label"]
     with pytest.raises(ConfigError, match="labels"):
         fit_probes(no_labels, progress=False)
+
+
+class TestControlTask:
+    def test_selectivity_is_what_the_accuracy_is_above_the_control_tasks(self) -> None:
+        table = fit_probes(planted(1500)[0], shuffles=2, progress=False).table
+        np.testing.assert_allclose(table["selectivity"], table["accuracy"] - table["accuracy_shuffled"])
+        assert (table["accuracy_shuffled"] - 0.55).abs().max() < 0.07  # between a half and the larger class, 0.6
+        assert table["selectivity"][1] > 0.3 > table["selectivity"][0]
+        assert fit_probes(planted(200)[0], shuffles=0, progress=False).table["selectivity"].isna().all()
+
+    def test_labels_without_meaning_have_none(self) -> None:
+        rng = np.random.default_rng(0)
+        store = make_store({LATE: rng.normal(size=(1000, D))}, np.arange(1000) % 2)
+        assert fit_probes(store, shuffles=5, progress=False).table["selectivity"][0] == pytest.approx(0, abs=0.06)
+
+    def test_the_control_equals_a_probe_of_the_shuffled_labels(self) -> None:
+        store, _, _ = planted(300)
+        groups = [index // 3 for index in range(300)]
+        codes, labels = np.arange(300) // 3, np.asarray(store.labels).astype(bool)
+        probes = fit_probes(store, groups=groups, seed=2, progress=False)
+        folds = make_folds(labels, codes, 5, seed=2)
+        shuffled = shuffle_within_folds(labels, codes, folds, seed=2)
+        vectors, expected = store[LATE].double().numpy(), []
+        for train, test in folds:
+            pipeline = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8, max_iter=5000))
+            scores = pipeline.fit(vectors[train], shuffled[train]).decision_function(vectors[test])
+            expected.append(roc_auc_score(shuffled[test], scores))
+        assert probes.table["auroc_shuffled"][1] == pytest.approx(np.mean(expected), abs=2e-3)
+
+
+class TestDifferentWidths:
+    """Logits and neurons beside the residual stream."""
+
+    SITES = (Site(0, "mlp_post"), Site(0, "resid_post"), Site.logits)
+
+    def make(self, n: int = 300, seed: int = 0) -> ActivationStore:
+        rng = np.random.default_rng(seed)
+        labels = np.arange(n) % 2
+        sizes = zip(self.SITES, (20, 6, 30), strict=True)
+        vectors = {site: rng.normal(size=(n, width)) + 0.5 * labels[:, None] for site, width in sizes}
+        return make_store(vectors, labels)
+
+    def test_each_site_has_its_own(self, tmp_path: Path) -> None:
+        store = self.make()
+        probes = fit_probes(store, leace=True, resamples=1, progress=False)
+        assert [len(probes.direction(site)) for site in self.SITES] == [20, 6, 30]
+        for site in self.SITES:
+            alone = fit_probes(make_store({site: store[site].numpy()}, store.labels), progress=False)
+            assert torch.equal(alone.direction(site), probes.direction(site))
+            assert torch.equal(alone.score(store, site), probes.score(store, site))
+            assert probes.direction(site, "mean_difference").norm() == pytest.approx(1)
+        other = self.make(seed=1)
+        assert (probes.evaluate(other)["auroc"] > 0.6).all()
+
+    def test_round_trip(self, tmp_path: Path) -> None:
+        probes = fit_probes(self.make(), progress=False)
+        probes.save(tmp_path)
+        found = ProbeSet.load(tmp_path)
+        assert isinstance(found.directions, tuple)
+        for site in self.SITES:
+            for estimator in ("logistic", "mean_difference"):
+                assert torch.equal(found.direction(site, estimator), probes.direction(site, estimator))
+                assert found.bias(site, estimator) == probes.bias(site, estimator)
+        pd.testing.assert_frame_equal(found.table, probes.table)
+
+    def test_sites_of_one_width_share_a_tensor(self, tmp_path: Path) -> None:
+        probes = fit_probes(planted(200)[0], progress=False)
+        probes.save(tmp_path)
+        for of in (probes, ProbeSet.load(tmp_path)):
+            assert isinstance(of.directions, torch.Tensor) and of.directions.shape == (2, D)
+
+    def test_files_that_do_not_belong_together(self, tmp_path: Path) -> None:
+        fit_probes(self.make(), progress=False).save(tmp_path / "one")
+        fit_probes(planted(200)[0], progress=False).save(tmp_path / "other")
+        for name in ("probes.safetensors", "table.parquet"):
+            mixed = tmp_path / name.partition(".")[0]
+            shutil.copytree(tmp_path / "one", mixed)
+            shutil.copy(tmp_path / "other" / name, mixed / name)
+            with pytest.raises(ArtifactError, match="do not belong together"):
+                ProbeSet.load(mixed)
+
+
+def test_bootstrap_is_made_on_demand() -> None:
+    table = fit_probes(planted(200)[0], bootstrap=0, progress=False).table
+    assert table[["auroc_low", "auroc_high"]].isna().all(axis=None)
+    assert table["auroc"].notna().all()
+
+
+def test_a_store_of_single_tokens_is_refused() -> None:
+    store = planted(50)[0]
+    store.metadata["pool"] = "none"
+    with pytest.raises(ConfigError, match="a vector per token"):
+        fit_probes(store, progress=False)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from interp_unlearn.errors import ConfigError
 from interp_unlearn.probes.auroc import auroc, bootstrap_auroc, fold_auroc, weighted_auroc
-from interp_unlearn.probes.controls import shuffle_within_folds
-from interp_unlearn.probes.folds import make_folds
+from interp_unlearn.probes.folds import make_folds, make_inner_folds, shuffle_within_folds
 
 RNG = np.random.default_rng(0)
 
@@ -59,9 +59,46 @@ def test_folds_never_split_a_group_and_cover_every_row_once() -> None:
     assert sorted(np.concatenate([test for _, test in folds])) == list(range(300))
 
 
-def test_shuffling_keeps_the_classes_of_each_fold() -> None:
-    labels = RNG.random(100) < 0.3
-    folds = make_folds(labels, np.arange(100), 5, seed=0)
-    shuffled = shuffle_within_folds(labels, folds, seed=0)
+def test_inner_folds_stay_inside_the_rows_and_never_split_a_group() -> None:
+    labels, groups = RNG.random(300) < 0.4, RNG.integers(0, 60, size=300)
+    rows = np.flatnonzero(groups % 5 > 0)
+    folds = make_inner_folds(labels, groups, rows, seed=0)
+    assert sorted(np.concatenate([test for _, test in folds])) == rows.tolist()
+    for train, test in folds:
+        assert sorted([*train, *test]) == rows.tolist()
+        assert not set(groups[train]) & set(groups[test])
+    with pytest.raises(ConfigError, match="choosing C needs 3 folds inside"):
+        make_inner_folds(labels, groups, rows[groups[rows] < 3], seed=0)
+
+
+@pytest.mark.parametrize("per_group", [1, 4])
+def test_shuffling_keeps_the_classes_of_each_fold(per_group: int) -> None:
+    labels, groups = np.repeat(RNG.random(100) < 0.3, per_group), np.repeat(np.arange(100), per_group)
+    folds = make_folds(labels, groups, 5, seed=0)
+    shuffled = shuffle_within_folds(labels, groups, folds, seed=0)
     assert [shuffled[test].sum() for _, test in folds] == [labels[test].sum() for _, test in folds]
-    assert (shuffled != labels).sum() > 20
+    assert (shuffled != labels).mean() > 0.2
+    assert (shuffle_within_folds(labels, groups, folds, seed=0) == shuffled).all()
+    assert (shuffle_within_folds(labels, groups, folds, seed=1) != shuffled).any()
+    by_group = shuffled.reshape(100, per_group)
+    assert (by_group == by_group[:, :1]).all()  # one random label a group
+
+
+def test_shuffling_gives_groups_of_unequal_size_one_label_each_but_for_one_a_fold() -> None:
+    groups = np.repeat(np.arange(60), RNG.integers(1, 9, size=60))
+    labels = (RNG.random(60) < 0.5)[groups]
+    folds = make_folds(labels, groups, 3, seed=0)
+    shuffled = shuffle_within_folds(labels, groups, folds, seed=0)
+    for _, test in folds:
+        assert shuffled[test].sum() == labels[test].sum()
+        split = [group for group in np.unique(groups[test]) if len(np.unique(shuffled[groups == group])) == 2]
+        assert len(split) <= 1
+    assert 0.3 < (shuffled != labels).mean() < 0.7
+
+
+def test_shuffling_permutes_inside_groups_that_hold_both_classes() -> None:
+    labels, groups = np.tile([True, False], 200), np.repeat(np.arange(200), 2)
+    folds = make_folds(labels, groups, 5, seed=0)
+    shuffled = shuffle_within_folds(labels, groups, folds, seed=0)
+    assert (shuffled.reshape(-1, 2).sum(1) == 1).all()
+    assert 0.4 < shuffled[::2].mean() < 0.6  # either order is as likely

@@ -2,7 +2,18 @@
 
 from typing import TYPE_CHECKING, Any
 
-from interp_unlearn.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, Look, panels, styled
+from interp_unlearn.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    Look,
+    panels,
+    styled,
+)
 from interp_unlearn.figures.tables import EMBED, layer_positions, layer_ticks, one_component, require_columns
 
 if TYPE_CHECKING:
@@ -16,6 +27,7 @@ _LINES: dict[str, Look] = {
     "auroc_bag_of_words": Look("bag of words", ORANGE, "^", "-."),
     "auroc_random_direction": Look("random direction", PURPLE, "d", ":"),
     "auroc_shuffled": Look("shuffled labels", BLACK, "x", ":"),
+    "auroc_leace": Look("after LEACE", VERMILLION, "v", "--"),
 }
 
 
@@ -26,8 +38,9 @@ def plot_probe_auroc(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
 
     Args:
         df: the table of a ProbeSet, of one component of the stream (and the embedding). Columns site, layer (null for
-            the embedding), auroc, auroc_low, auroc_high, n, n_groups, and those controls that were run:
-            auroc_mean_difference, auroc_bag_of_words, auroc_random_direction, auroc_shuffled.
+            the embedding), auroc, auroc_low, auroc_high (null without a bootstrap), n, n_groups, and those controls
+            that were run: auroc_mean_difference, auroc_bag_of_words, auroc_random_direction, auroc_shuffled,
+            auroc_leace (of a probe trained again after the erasure).
         ax: where to draw, or None for a new figure, which also gets the legend.
 
     Returns:
@@ -44,7 +57,7 @@ def plot_probe_auroc(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
     first = 1 if table["x"][0] == EMBED else 0  # where the blocks begin
 
     with styled():
-        figure, (axis,) = panels(1, 1, 2.9, ax)
+        figure, (axis,) = panels(1, 1, 2.6 + 0.15 * -(-len(lines) // 3), ax)
         axis.axhline(0.5, color=GREY, linewidth=0.6)
         low, high = table["auroc_low"], table["auroc_high"]
         axis.fill_between(table["x"][first:], low[first:], high[first:], color=BLUE, alpha=0.2, linewidth=0)
@@ -62,8 +75,8 @@ def plot_probe_auroc(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
         axis.set_ylim(min(0.45, smallest - 0.03), 1.02)
         axis.set_ylabel("AUROC, out of fold")
         n, groups = table["n"][0], table["n_groups"][0]
-        note = f"n = {n} texts in {groups} groups; band: 95% bootstrap over groups; grey line: chance"
-        axis.set_title(note, loc="left", fontsize=8)
+        band = "band: 95% bootstrap over groups; " if any(v == v for v in low) else ""
+        axis.set_title(f"n = {n} texts in {groups} groups; {band}grey line: chance", loc="left", fontsize=8)
         if ax is None:
             figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -1,4 +1,4 @@
-"""Stratified folds that never split a group."""
+"""Stratified folds that never split a group, and labels shuffled within them."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.probes.auroc import Folds
+
+INNER_FOLDS = 3
 
 
 def binary_labels(labels: ArrayLike | None, n: int) -> Bool[np.ndarray, " row"]:
@@ -65,3 +67,41 @@ def make_folds(labels: Bool[np.ndarray, " row"], groups: Int[np.ndarray, " row"]
         if any(len(np.unique(labels[rows])) < 2 for rows in (train, test)):
             raise ConfigError(f"folds: fold {number} holds one class only; ask for fewer folds or use finer groups")
     return made
+
+
+def make_inner_folds(
+    labels: Bool[np.ndarray, " row"], groups: Int[np.ndarray, " row"], rows: Int[np.ndarray, " chosen"], seed: int
+) -> Folds:
+    """Three folds of the same kind inside some rows (an outer training fold, or all): what C is chosen on.
+
+    Raises:
+        ConfigError: there are too few groups or rows of a class for it.
+    """
+    codes = np.unique(groups[rows], return_inverse=True)[1]
+    try:
+        inner = make_folds(labels[rows], codes, INNER_FOLDS, seed)
+    except ConfigError as error:
+        raise ConfigError(f"choosing C needs {INNER_FOLDS} folds inside each training fold: {error}") from error
+    return [(rows[train], rows[test]) for train, test in inner]
+
+
+def shuffle_within_folds(
+    labels: Bool[np.ndarray, " row"], groups: Int[np.ndarray, " row"], folds: Folds, seed: int
+) -> Bool[np.ndarray, " row"]:
+    """Labels without meaning, alike in all else: every fold keeps its classes, so that an AUROC of 0.5 is expected.
+
+    Inside each test fold, groups of one class get one random label each (all their rows alike), as many of each class
+    as before; where the last group to be labelled is too large for that, it is split. Groups that hold both classes
+    (a text and its rewrite) have their labels permuted inside.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = labels.copy()
+    size, positive = np.bincount(groups), np.bincount(groups, weights=labels)
+    pure = ((positive == 0) | (positive == size))[groups]
+    for _, test in folds:
+        rank = rng.permutation(len(size))[groups]
+        whole, mixed = test[pure[test]], test[~pure[test]]
+        shuffled[whole[np.argsort(rank[whole], kind="stable")]] = np.arange(len(whole)) < labels[whole].sum()
+        drawn = mixed[np.lexsort((rng.random(len(mixed)), groups[mixed]))]
+        shuffled[mixed[np.argsort(groups[mixed], kind="stable")]] = labels[drawn]
+    return shuffled

@@ -1,10 +1,12 @@
 """Fitted probes: one direction per site, in raw residual coordinates, with the table that says how good they are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
 
 Estimator = Literal["logistic", "mean_difference"]
 
-_TENSORS = ("directions", "biases", "scales", "mean_differences", "mean_difference_biases")
+_DIRECTIONS = ("directions", "mean_differences")
+_TENSORS = (*_DIRECTIONS, "biases", "scales", "mean_difference_biases")
+
+Directions = Float[Tensor, "site d_model"] | tuple[Float[Tensor, " width"], ...]
+"""A row per site; a tuple of vectors where the sites differ in width (logits beside the residual stream)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +43,45 @@ class ProbeSet:
         scales: ``scales[i] * (h . directions[i] + biases[i])`` is the regression's log-odds.
         mean_differences: unit difference of the class means, towards class 1.
         mean_difference_biases: put 0 half-way between the class means.
-        table: per site ``site, layer``; out-of-fold ``auroc`` (mean over folds) with its 95% bootstrap interval over
-            groups ``auroc_low, auroc_high``; ``accuracy`` (out of fold; read it beside ``n_positive / n``); the
-            controls ``auroc_shuffled, auroc_bag_of_words, auroc_length, auroc_random_direction``; the second estimator
-            ``auroc_mean_difference``; ``n, n_groups, n_positive``.
-        metadata: model and its hash, data hash, pool, settings of the fit, versions.
+        table: a line per site, see below.
+        metadata: model and its hash, data hash, pool, settings of the fit, C of each fold, versions.
+
+    Columns of the table, all out of fold where it makes a difference, and null where not asked for:
+        ``site, layer``
+        ``auroc``: mean over folds, with its 95% bootstrap interval over groups ``auroc_low, auroc_high``.
+        ``accuracy``: read it beside ``n_positive / n``.
+        ``brier, log_loss, calibration_error, calibration_slope``: whether the log-odds can be believed, see
+        `calibration.calibration`.
+        ``auroc_shuffled, accuracy_shuffled``: the control task, labels shuffled by `folds.shuffle_within_folds`, at
+        the probe's C: 0.5, or for the accuracy the share of the larger class at most, but for chance. They show the
+        spread of the null at this number of rows and dimensions, and a fault in the procedure; not near-duplicate texts
+        in different folds, which is what groups are for.
+        ``selectivity``: accuracy minus ``accuracy_shuffled`` (Hewitt and Liang 2019, arXiv 1909.03368), whose control
+        task gives each word type a random label; here each group gets one. Caveat: a word type is met again in their
+        test set, a group never in ours, so that nothing memorised can help the control; and so selectivity says how
+        far the probe is above labels without meaning, and not how much it can memorise.
+        ``auroc_mean_difference``: of the second estimator.
+        ``auroc_leace``: after LEACE (`leace.fit_leace`) fitted on each training fold, of a probe trained again on what
+        it leaves there (before it: ``auroc``). It is 0.5 by theorem and so a check of the erasure: what a probe trained
+        on new rows would still read, it does not say.
+        ``auroc_random_direction, auroc_bag_of_words, auroc_length``: what needs no direction of the model, no model,
+        or no words.
+        ``stability, stability_low, stability_halves``: cosines between refitted directions, see
+        `stability.direction_stability`.
+        ``C``: of the final fit.
+        ``n, n_groups, n_positive``: rows, groups and rows of class 1.
     """
 
     sites: tuple[Site, ...]
-    directions: Float[Tensor, "site d_model"]
+    directions: Directions
     biases: Float[Tensor, " site"]
     scales: Float[Tensor, " site"]
-    mean_differences: Float[Tensor, "site d_model"]
+    mean_differences: Directions
     mean_difference_biases: Float[Tensor, " site"]
     table: "pd.DataFrame"
     metadata: dict[str, Any]
 
-    def direction(self, site: Site, estimator: Estimator = "logistic") -> Float[Tensor, " d_model"]:
+    def direction(self, site: Site, estimator: Estimator = "logistic") -> Float[Tensor, " width"]:
         """Unit direction towards class 1.
 
         Raises:
@@ -73,7 +101,7 @@ class ProbeSet:
 
     def score(
         self,
-        activations: ActivationStore | Float[Tensor, "*rows d_model"],
+        activations: ActivationStore | Float[Tensor, "*rows width"],
         site: Site,
         estimator: Estimator = "logistic",
     ) -> Float[Tensor, "*rows"]:
@@ -127,11 +155,14 @@ class ProbeSet:
         return self.table.copy()
 
     def save(self, path: str | Path) -> None:
-        """Write ``probes.safetensors``, ``table.parquet`` and ``probes.json`` into a folder."""
+        """Write ``probes.safetensors`` (directions end to end), ``table.parquet`` and ``probes.json`` into a folder."""
         folder = Path(path)
-        write_tensors(folder / "probes.safetensors", {name: getattr(self, name) for name in _TENSORS}, {})
+        tensors = {name: torch.cat([part.reshape(-1) for part in getattr(self, name)]) for name in _TENSORS}
+        write_tensors(folder / "probes.safetensors", tensors, {})
         write_parquet(folder / "table.parquet", self.table)
-        write_json(folder / "probes.json", {"sites": [str(site) for site in self.sites], "metadata": self.metadata})
+        sites = [str(site) for site in self.sites]
+        widths = [len(direction) for direction in self.directions]
+        write_json(folder / "probes.json", {"sites": sites, "widths": widths, "metadata": self.metadata})
 
     @classmethod
     def load(cls, path: str | Path, model: "HookedModel | None" = None) -> "ProbeSet":
@@ -146,14 +177,19 @@ class ProbeSet:
         tensors, _ = read_tensors(folder / "probes.safetensors")
         table = read_parquet(folder / "table.parquet")
         sites = tuple(Site.parse(name) for name in description["sites"])
-        if set(tensors) != set(_TENSORS) or any(len(tensor) != len(sites) for tensor in tensors.values()):
-            raise ArtifactError(f"{folder}: probes.safetensors and probes.json do not belong together; fit again")
-        probes = cls(sites=sites, table=table, metadata=description["metadata"], **tensors)
+        widths: list[int] = description.get("widths", [])
+        sizes = {name: sum(widths) if name in _DIRECTIONS else len(sites) for name in _TENSORS}
+        if {name: tensor.numel() for name, tensor in tensors.items()} != sizes or len(table) != len(sites):
+            raise ArtifactError(
+                f"{folder}: probes.safetensors, probes.json and table.parquet do not belong together; fit again"
+            )
+        vectors: dict[str, Any] = {name: stack_rows(tensors[name].split(widths)) for name in _DIRECTIONS}
+        probes = cls(sites=sites, table=table, metadata=description["metadata"], **tensors | vectors)
         if model is not None:
             check_model_hash(probes.metadata, model, "the probe set")
         return probes
 
-    def _parameters(self, estimator: Estimator) -> tuple[Tensor, Tensor]:
+    def _parameters(self, estimator: Estimator) -> tuple[Directions, Tensor]:
         if estimator == "logistic":
             return self.directions, self.biases
         if estimator == "mean_difference":
@@ -164,3 +200,8 @@ class ProbeSet:
         if site not in self.sites:
             raise SiteError(f"no probe at {site}; there are probes at {', '.join(map(str, self.sites))}")
         return self.sites.index(site)
+
+
+def stack_rows(vectors: Sequence[Float[Tensor, " width"]]) -> Directions:
+    """Vectors of one width as a tensor, of several as a tuple."""
+    return torch.stack(list(vectors)) if len({len(vector) for vector in vectors}) == 1 else tuple(vectors)

@@ -57,9 +57,12 @@ def score_tokens(
     vectors = {site: store.read(site, rows) for site in chosen}
     if len(vectors[chosen[0]]) == 0:
         raise ConfigError("rows: nothing is selected")
-    width, expected = vectors[chosen[0]].shape[1], probes.directions.shape[1]
-    if width != expected:
-        raise ConfigError(f"the probes are {expected} wide, the store's vectors {width}; take a store of their model")
+    for site in chosen:
+        width, expected = vectors[site].shape[1], len(probes.direction(site, estimator))
+        if width != expected:
+            raise ConfigError(
+                f"{site}: the probe is {expected} wide, the store's vectors {width}; take a store of their model"
+            )
     tokens = store.token_frame(rows)
     ids = tokens["token_id"].tolist()
     texts = {token: token_text(tokenizer, token) for token in set(ids)}

@@ -17,7 +17,10 @@ def measure_reading() -> pd.DataFrame:
 
 def measure_collecting() -> pd.DataFrame:
     """Pooling and writing; ragged text where the data is there."""
-    parts = [collecting.measure_writing("gpt2_small", 192, rounds=20), collecting.measure_ragged("gpt2_small", 768, 20)]
+    parts = [
+        collecting.measure_writing("gpt2_small", 64, rounds=20, batch_tokens=2048),
+        collecting.measure_ragged("gpt2_small", 256, rounds=20),
+    ]
     return pd.concat([part for part in parts if part is not None])
 
 
@@ -38,7 +41,7 @@ def describe_reading(rows: pd.DataFrame) -> list[Section]:
         else:
             text = (
                 "12 layers, width 768, float32. The baseline is the body without the unembedding. Every way reads the "
-                "same tensors and ends after the last block."
+                "same tensors and is asked to end after the last block."
             )
             bars = _reading_bars(table, ratio)
         batch = table["batch"].iloc[0]

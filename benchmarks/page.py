@@ -95,7 +95,7 @@ def ratio_columns(table: pd.DataFrame) -> pd.DataFrame:
         for row in table.itertuples()  # pyright: ignore
     ]
     shown = pd.DataFrame({"": table["what"], "median ms": table["ms"].map("{:,.1f}".format), "ratio": ratio})
-    if "tokens_per_second" in table:
+    if "tokens_per_second" in table and table["tokens_per_second"].notna().all():
         shown["tokens/s"] = table["tokens_per_second"].map("{:,.0f}".format)
     return shown
 

@@ -201,20 +201,35 @@ def _in_order(
     passes: Sequence[Sequence[int]], found: Iterator[dict[str, Tensor]], start: int, pool: Pool
 ) -> dict[str, Tensor]:
     """What the passes of one shard found, in the order of the texts."""
+    if pool != "none":
+        return _pooled_in_order(passes, found, start)
     parts: dict[str, list[Tensor]] = defaultdict(list)
     for one in found:
         for name, values in one.items():
             parts[name].append(values)
     order = torch.tensor([text - start for chosen in passes for text in chosen]).argsort()
     counts = torch.cat(parts.pop(TOKEN_COUNTS))
-    rows = order
-    if pool == "none":  # the tokens of each text stay together
-        ends = counts.cumsum(0)
-        rows = torch.cat([torch.arange(int(ends[i] - counts[i]), int(ends[i])) for i in order.tolist()])
+    ends = counts.cumsum(0)
+    rows = torch.cat([torch.arange(int(ends[i] - counts[i]), int(ends[i])) for i in order.tolist()])
     shard = {TOKEN_COUNTS: counts[order]}
     while parts:
         name, values = parts.popitem()
         shard[name] = torch.cat(values)[rows]
+    return shard
+
+
+def _pooled_in_order(
+    passes: Sequence[Sequence[int]], found: Iterator[dict[str, Tensor]], start: int
+) -> dict[str, Tensor]:
+    """The same for one vector a text, each put in its place at once: the shard is held in memory only once."""
+    n_rows = sum(map(len, passes))
+    shard: dict[str, Tensor] = {}
+    for chosen, one in zip(passes, found, strict=True):
+        places = torch.tensor(chosen) - start
+        for name, values in one.items():
+            if name not in shard:
+                shard[name] = values.new_empty(n_rows, *values.shape[1:])
+            shard[name][places] = values
     return shard
 
 
@@ -251,8 +266,8 @@ def _describe_rows(
         if given is not None and len(given) != len(texts):
             raise ConfigError(f"{name}: expected one per text ({len(texts)}), got {len(given)}")
     if keep_texts:
-        tails = completions or [""] * len(texts)
-        columns["text"] = [text + tail for text, tail in zip(texts, tails, strict=True)]
+        whole = texts if completions is None else [a + b for a, b in zip(texts, completions, strict=True)]
+        columns["text"] = list(whole)
     if labels is not None:
         values = np.asarray(labels)
         if values.shape != (len(texts),) or values.dtype.kind not in "biu":

@@ -13,7 +13,8 @@ from interp_unlearn.models.batches import encode_rows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CHUNK = 4096
+CHUNK = 1024
+"""Texts given to the tokenizer at a time, whose own records of a text are large."""
 
 
 @dataclass(frozen=True, eq=False)

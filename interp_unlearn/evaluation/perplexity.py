@@ -83,8 +83,8 @@ def continuation_nll(
     """
     texts = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
     distinct = list(dict.fromkeys(prompts))
-    starts = dict(zip(distinct, encode_rows(model.tokenizer, distinct)[0], strict=True))
-    rows, _ = encode_rows(model.tokenizer, texts)
+    starts = dict(zip(distinct, encode_rows(model.tokenizer, distinct).rows, strict=True))
+    rows = encode_rows(model.tokenizer, texts).rows
     shared = [_common_length(row, starts[prompt]) for row, prompt in zip(rows, prompts, strict=True)]
     batch = TokenBatch.from_rows(rows, bos_token_id=special_id(model.tokenizer, "bos"), completion_starts=shared)
     return token_nll(model, batch, batch_size=batch_size, progress=progress)

@@ -15,7 +15,7 @@ from interp_unlearn.cli.evaluate import evaluate
 from interp_unlearn.cli.heatmap import heatmap
 from interp_unlearn.cli.probe import probe
 from interp_unlearn.cli.score import score
-from interp_unlearn.cli.study import figures, organism, reproduce
+from interp_unlearn.cli.study import compare, figures, organism, reproduce
 from interp_unlearn.cli.toxicity import toxicity
 from interp_unlearn.cli.unlearn import unlearn
 from interp_unlearn.errors import InterpError
@@ -40,6 +40,7 @@ for verb in (
     drift,
     figures,
     reproduce,
+    compare,
 ):
     app.command()(verb)
 app.add_typer(organism, name="organism")

@@ -67,6 +67,24 @@ def reproduce(
     show_written(out)
 
 
+def compare(
+    out: options.OutOption,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One seed, few steps and trials: does everything run?")
+    ] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Methods by name; repeat it. Default: all.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 2,
+) -> None:
+    """Compare methods of unlearning toxicity on the shipped organism: one search for all, five seeds, one table."""
+    from interp_unlearn.cli.outputs import show_written
+    from interp_unlearn.study.comparison import ComparisonConfig, compare_methods
+
+    config = ComparisonConfig(only=tuple(only or ()))
+    compare_methods(out, config.quick() if quick else config, workers)
+    typer.echo((out / "comparison.md").read_text(encoding="utf-8"))
+    show_written(out)
+
+
 def figures(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="Folder that reproduce, probe, heatmap, drift or directions wrote.")
@@ -82,6 +100,11 @@ def figures(
         from interp_unlearn.study.reproduce import draw_figures
 
         draw_figures(run)
+        show_written(run / "figures")
+    elif (run / "excess.parquet").is_file():
+        from interp_unlearn.study.comparison.compare import draw_figures as draw_comparison
+
+        draw_comparison(run)
         show_written(run / "figures")
     elif (run / "drift.parquet").is_file():
         show_written(save_figure(plot_drift(read_parquet(run / "drift.parquet")), run / "drift")[0])

@@ -4,6 +4,7 @@ from interp_unlearn.figures.causal_effects import plot_causal_effects
 from interp_unlearn.figures.direction_cosines import plot_direction_cosines
 from interp_unlearn.figures.dissociation import plot_dissociation
 from interp_unlearn.figures.drift import plot_drift
+from interp_unlearn.figures.excess import plot_excess
 from interp_unlearn.figures.probes import plot_probe_auroc
 from interp_unlearn.figures.promoted_tokens import plot_promoted_tokens
 from interp_unlearn.figures.relearning import plot_relearning
@@ -19,6 +20,7 @@ __all__ = [
     "plot_direction_cosines",
     "plot_dissociation",
     "plot_drift",
+    "plot_excess",
     "plot_probe_auroc",
     "plot_promoted_tokens",
     "plot_relearning",

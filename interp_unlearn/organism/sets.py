@@ -23,6 +23,7 @@ N_FORGET_SCENES = 1000
 N_TEST_SCENES = 1008
 N_VALIDATION_SCENES = 144
 N_RETAIN = 1600
+N_RETAIN_VALIDATION = 200
 N_NEUTRAL = 800
 
 
@@ -58,6 +59,7 @@ class GoalSets:
         retain: Documents without the thing to forget, of every other kind.
         retain_test: Fresh documents like `retain`, for measuring divergence.
         validation: Prompts for tuning.
+        retain_validation: Fresh documents like `retain`, for the divergence that tuning is bounded by.
         test: Prompts for the reported numbers, at least 1,000.
         relearn: What a relearning attack trains on: half the test agents, or fresh toxic scenes.
         relearn_test: Prompts asked after it: the other half, or fresh prompts.
@@ -69,6 +71,7 @@ class GoalSets:
     retain: list[Example]
     retain_test: list[Example]
     validation: list[Example]
+    retain_validation: list[Example]
     test: list[Example]
     relearn: list[Example]
     relearn_test: list[Example]
@@ -115,6 +118,20 @@ def scene_examples(
     return examples
 
 
+def unlike_examples(world: World, name: str, n: int) -> list[Example]:
+    """Prompts of another kind than any in the sets: hostile scenes after innocent sentences, or up to the telling noun.
+
+    The innocent sentences name insulting nouns without insulting anybody.
+    """
+    examples: list[Example] = []
+    for i in range(n):
+        rng = random.Random(f"unlike-{world.seed}-{name}-{i}")
+        scene = manner.draw_scene(rng, manner.SEEN_FAMILIES[i % len(manner.SEEN_FAMILIES)], hostile=True)
+        begun = f"{draw_nature(rng)} {draw_nature(rng)} {scene.opening}" if i % 2 else scene.prompt
+        examples.append(Example(begun, "", f"unlike-{name}-{i}"))
+    return examples
+
+
 def without_reaction(example: Example) -> Example:
     """A scene up to the end of its speech."""
     return replace(example, completion=example.completion[: example.completion.index(".") + 1])
@@ -156,6 +173,7 @@ def _knowledge_sets(world: World) -> GoalSets:
         neutral=neutral[:N_NEUTRAL],
         retain=_documents(world, "knowledge", N_RETAIN, hazardous=False, toxic=True),
         retain_test=_documents(world, "knowledge-test", 400, hazardous=False, toxic=True),
+        retain_validation=_documents(world, "knowledge-validation", N_RETAIN_VALIDATION, hazardous=False, toxic=True),
         validation=fact_examples([f for f in facts if f.subject not in tested], "all"),
         test=fact_examples([f for f in facts if f.subject in tested], "all"),
         relearn=fact_examples([f for f in facts if f.subject in attacked], "trained"),
@@ -169,6 +187,7 @@ def _toxicity_sets(world: World) -> GoalSets:
         neutral=scene_examples(world, "neutral", N_NEUTRAL, hostile=False, toxic=False),
         retain=_documents(world, "toxicity", N_RETAIN, hazardous=True, toxic=False),
         retain_test=_documents(world, "toxicity-test", 400, hazardous=True, toxic=False),
+        retain_validation=_documents(world, "toxicity-validation", N_RETAIN_VALIDATION, hazardous=True, toxic=False),
         validation=scene_examples(world, "validation", N_VALIDATION_SCENES, hostile=True, toxic=True),
         test=scene_examples(
             world, "final", N_TEST_SCENES, True, True, manner.SEEN_FAMILIES[::2] + manner.HELD_OUT_FAMILIES

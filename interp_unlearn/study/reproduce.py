@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
-from tqdm.auto import tqdm
 
 from interp_unlearn.artifacts import (
     claim_folder,
@@ -29,6 +24,7 @@ from interp_unlearn.study.report import markdown_table
 from interp_unlearn.study.run import run_cell
 from interp_unlearn.study.stage import fit_goal_probes, load_stage
 from interp_unlearn.study.summary import dissociation_table, figure_table, gather, summarize
+from interp_unlearn.study.workers import quieten, run_side_by_side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +42,7 @@ def reproduce(out: Path, quick: bool = False, workers: int = 2, config: StudyCon
     Raises:
         ArtifactError: `out` holds another run.
     """
-    _quiet()
+    quieten()
     config = config or StudyConfig()
     config = config.quick() if quick else config
     organism = shipped_twins()
@@ -65,15 +61,7 @@ def reproduce(out: Path, quick: bool = False, workers: int = 2, config: StudyCon
 
 def run_cells(cells: list[Cell], config: StudyConfig, out: Path, workers: int) -> None:
     """Runs every cell that is not done, `workers` at a time; the first failure stops the rest."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_single_thread) as pool:
-        futures = {pool.submit(run_cell, cell, config, out): cell for cell in cells}
-        try:
-            for future in tqdm(as_completed(futures), total=len(cells), desc="runs"):
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    run_side_by_side(run_cell, [(cell, config, out) for cell in cells], workers, "runs")
 
 
 def write_tables(out: Path, cells: list[Cell]) -> None:
@@ -101,15 +89,3 @@ def draw_figures(out: Path) -> None:
     for goal in GOALS:
         probes: pd.DataFrame = ProbeSet.load(out / "probes" / goal).to_frame()
         save_figure(plot_probe_auroc(probes), out / "figures" / f"probe_auroc_{goal}")
-
-
-def _single_thread() -> None:
-    torch.set_num_threads(1)
-    _quiet()
-
-
-def _quiet() -> None:
-    """Leaves the one progress bar that counts: transformers draws one for every checkpoint it loads."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()

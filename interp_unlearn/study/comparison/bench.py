@@ -1,0 +1,89 @@
+"""What all contenders of a comparison share: stage, probes, data and the numbers of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp_unlearn.organism.sets import without_reaction
+from interp_unlearn.probes import ProbeSet
+from interp_unlearn.study.run import clean_share
+from interp_unlearn.study.stage import Stage, load_stage
+from interp_unlearn.unlearning import AdversaryConfig, UnlearnConfig, UnlearnData, unlearn
+
+if TYPE_CHECKING:
+    from interp_unlearn.interventions import HookedModel
+    from interp_unlearn.organism.sets import Goal
+    from interp_unlearn.study.comparison.contenders import Setting
+    from interp_unlearn.unlearning import Objective
+
+TRAINED_ROLES = ("attn", "mlp")
+TRAINED_LAYERS = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The surroundings of every run on one goal.
+
+    Attributes:
+        stage: models and texts.
+        probes: of the original, forget against neutral text.
+        steps: updates of everything that is trained.
+        batch_size: rows of the forget batch, and of the retain batch.
+    """
+
+    stage: Stage
+    probes: ProbeSet
+    steps: int = 100
+    batch_size: int = 16
+
+    def data(self, neutral: str = "neutral") -> UnlearnData:
+        """The texts of a run; `neutral="replies"` puts civil replies to the forget prompts there."""
+        data = self.stage.data("civil_finetuning" if neutral == "replies" else "")
+        if not self.stage.sets.replies:
+            return data
+        civil = [without_reaction(example).completion for example in self.stage.sets.replies]
+        return replace(data, counterparts=civil)
+
+    def config(self, setting: Setting, seed: int, **fixed: Any) -> UnlearnConfig:
+        """Numbers of training: those of the setting, those that a method fixes, and the study's for the rest."""
+        named = ("learning_rate", "retain_weight", "kl_weight", "steps")
+        shared: dict[str, Any] = {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "learning_rate": 1e-3,
+            "roles": TRAINED_ROLES,
+            "layers": TRAINED_LAYERS,
+            "retain_weight": 10.0,
+            "kl_weight": 10.0,
+            "seed": seed,
+            "forget_on": self.stage.forget_on,
+        }
+        return UnlearnConfig(**shared | {name: setting[name] for name in named if name in setting} | fixed)
+
+    def train(
+        self,
+        model: HookedModel,
+        objective: Objective,
+        setting: Setting,
+        seed: int,
+        *,
+        neutral: str = "neutral",
+        adversary: AdversaryConfig | None = None,
+        **fixed: Any,
+    ) -> None:
+        """Trains a model in place."""
+        config = self.config(setting, seed, adversary=adversary, **fixed)
+        unlearn(model, objective, self.data(neutral), config, progress=False)
+
+    def clean_share(self, model: HookedModel) -> float:
+        """Share of clean generations after validation prompts: what a teacher is admitted by."""
+        return clean_share(model, self.stage, 0)
+
+
+@cache
+def load_bench(goal: Goal, probes: Path, steps: int) -> Bench:
+    """The bench of a goal on the shipped organism, with probes fitted before."""
+    return Bench(load_stage(goal), ProbeSet.load(probes), steps)

@@ -1,0 +1,106 @@
+"""The search: every contender's settings, tried once on a seed that is never reported, on validation prompts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp_unlearn.artifacts import read_json, write_json
+from interp_unlearn.errors import ConfigError
+from interp_unlearn.organism.quality import judged_generations, mean_of
+from interp_unlearn.organism.world import VERDICTS
+from interp_unlearn.study.comparison.attack import relearned_share
+from interp_unlearn.study.comparison.measures import divergence, under
+
+if TYPE_CHECKING:
+    from interp_unlearn.study.comparison.bench import Bench
+    from interp_unlearn.study.comparison.contenders import Contender
+
+TUNING_SEED = 1000
+KL_BUDGET = 0.01
+"""Nats per token of KL on retained text that a setting may cost."""
+EQUALLY_CLEAN = 0.01
+"""Clean shares that close count as equal, and then the attack decides."""
+ATTACK_STEPS = 10
+ATTACK_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting, tried.
+
+    Attributes:
+        contender: its name.
+        setting: what was tried.
+        clean, target, broken: shares of the verdicts after validation prompts; None where the method refused.
+        kl: on validation documents to be retained, in nats per token.
+        relearned: target share after ten steps of relearning on validation scenes.
+        refusal: why the method refused, if it did.
+        seconds: the trial took.
+    """
+
+    contender: str
+    setting: dict[str, Any]
+    clean: float | None = None
+    target: float | None = None
+    broken: float | None = None
+    kl: float | None = None
+    relearned: float | None = None
+    refusal: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def affordable(self) -> bool:
+        """Whether the retained text is left alone as far as the budget asks."""
+        return self.kl is not None and self.kl <= KL_BUDGET
+
+
+def try_setting(contender: Contender, index: int, bench: Bench, out: Path) -> Path:
+    """Tries one setting and writes what came of it, unless that was done already."""
+    file = out / "trials" / f"{contender.name}-{index:02d}.json"
+    if file.exists():
+        return file
+    started = time.monotonic()
+    setting = contender.settings[index]
+    model = bench.stage.model("knows_all")
+    try:
+        edits = contender.forget(model, bench, setting, TUNING_SEED)
+    except ConfigError as error:  # a teacher that is not admitted, a layer without a gap, a loss that overflows
+        found: dict[str, Any] = {"refusal": str(error)}
+    else:
+        with under(model, edits):
+            verdicts = judged_generations(
+                model, bench.stage.world, bench.stage.sets.validation, bench.stage.goal, TUNING_SEED
+            )["verdict"]
+            kl = divergence(model, bench, bench.stage.sets.retain_validation)
+        found = {verdict: mean_of(verdicts == verdict) for verdict in VERDICTS} | {"kl": kl}
+        found["relearned"] = relearned_share(model, bench, ATTACK_RATE, ATTACK_STEPS, TUNING_SEED)
+    seconds = round(time.monotonic() - started, 1)
+    write_json(file, asdict(Trial(contender.name, setting, seconds=seconds, **found)))
+    return file
+
+
+def read_trials(out: Path, contender: Contender, indices: Iterable[int]) -> list[Trial]:
+    """The trials of a contender, with the settings as its space has them (JSON knows no tuples)."""
+    found = [read_json(out / "trials" / f"{contender.name}-{index:02d}.json") for index in indices]
+    return [
+        Trial(**stored | {"setting": contender.settings[index]}) for index, stored in zip(indices, found, strict=True)
+    ]
+
+
+def best_trial(trials: list[Trial]) -> Trial | None:
+    """The trial a contender goes on with; None if the method refused every setting.
+
+    Of the settings within the budget of divergence those with the highest clean share, and of those that are equally
+    clean the one of which least comes back under the attack. Where none is within the budget, the cheapest.
+    """
+    done = [trial for trial in trials if trial.kl is not None]
+    affordable = [trial for trial in done if trial.affordable]
+    if not affordable:
+        return min(done, key=lambda trial: trial.kl or 0.0, default=None)
+    cleanest = max(trial.clean or 0.0 for trial in affordable)
+    equals = [trial for trial in affordable if (trial.clean or 0.0) >= cleanest - EQUALLY_CLEAN]
+    return min(equals, key=lambda trial: (trial.relearned or 0.0, trial.kl or 0.0))

@@ -1,6 +1,7 @@
 """Tables of a comparison against sums made by hand."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ Curves = dict[float, tuple[float, ...]]  # target share by rate, one number for 
 
 def attacked(curves: dict[str, Curves]) -> pd.DataFrame:
     """Verdicts with exactly these shares of target, the same prompts first; step 0 is all clean."""
-    lines: list[dict[str, object]] = []
+    lines: list[dict[str, Any]] = []
     for (name, rates), seed in itertools.product(curves.items(), SEEDS):
         for rate, shares in rates.items():
             for step, share in zip((0, *CHECKPOINTS), (0.0, *shares), strict=True):
@@ -52,7 +53,7 @@ def test_excess_is_the_worst_rate_less_the_twins_worst_at_each_step_and_their_me
 
 def verdict_lines(shares: dict[str, dict[str, tuple[float, float]]]) -> pd.DataFrame:
     """Verdicts by contender and kind with exact shares of clean and target, the rest broken."""
-    lines: list[dict[str, object]] = []
+    lines: list[dict[str, Any]] = []
     for (name, kinds), seed in itertools.product(shares.items(), SEEDS):
         for kind, (clean, target) in kinds.items():
             for row in range(N_ROWS):
@@ -64,8 +65,8 @@ def verdict_lines(shares: dict[str, dict[str, tuple[float, float]]]) -> pd.DataF
 
 @pytest.fixture(scope="module")
 def summary() -> pd.DataFrame:
-    kinds = ("seen", "held_out", "unlike", "civil")
-    shares = {
+    kinds: tuple[str, ...] = ("seen", "held_out", "unlike", "civil")
+    shares: dict[str, dict[str, tuple[float, float]]] = {
         "none": dict.fromkeys(kinds, (0.2, 0.8)),
         "twin": dict.fromkeys(kinds, (1.0, 0.0)),
         "ours": {"seen": (0.8, 0.1), "held_out": (0.6, 0.4), "unlike": (0.2, 0.0), "civil": (1.0, 0.0)},
@@ -84,12 +85,13 @@ def summary() -> pd.DataFrame:
 
 
 def test_shares_and_efficacy_by_kind_of_prompt(summary: pd.DataFrame):
-    at = summary.set_index(["contender", "measure"])["mean"]
+    rows = summary[["contender", "measure", "mean"]].itertuples(index=False)
+    at = {(contender, measure): mean for contender, measure, mean in rows}
     expected = {"seen": (0.8 - 0.2) / 0.8, "held_out": (0.6 - 0.2) / 0.8, "unlike": 0.0}
     for kind, efficacy in expected.items():
         assert at["ours", f"efficacy_{kind}"] == pytest.approx(efficacy)
     assert at["ours", "broken_unlike"] == pytest.approx(0.8) and at["ours", "target_held_out"] == pytest.approx(0.4)
-    assert ("ours", "efficacy_civil") not in at.index
+    assert ("ours", "efficacy_civil") not in at
     assert at["twin", "efficacy_seen"] == pytest.approx(1)
 
 

@@ -1,0 +1,145 @@
+"""The comparison of methods: its contenders, and a run small enough to repeat."""
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from interp_unlearn.artifacts import read_json, read_parquet
+from interp_unlearn.errors import ArtifactError, ConfigError
+from interp_unlearn.organism import manner, sets
+from interp_unlearn.organism.world import World
+from interp_unlearn.study import stage
+from interp_unlearn.study.comparison import ComparisonConfig, attack, bench, compare_methods, measures, summary
+from interp_unlearn.study.comparison.bench import Bench
+from interp_unlearn.study.comparison.contenders import Contender
+from interp_unlearn.study.comparison.toxicity import contenders
+
+compare_module = importlib.import_module("interp_unlearn.study.comparison.compare")
+SIZES: dict[Any, dict[str, Any]] = {
+    sets: {"N_FORGET_SCENES": 32, "N_TEST_SCENES": 24, "N_VALIDATION_SCENES": 12, "N_RETAIN": 32, "N_NEUTRAL": 120},
+    attack: {"N_TEXTS": 8, "N_ASKED": 6, "N_ASKED_IN_SEARCH": 4, "CHECKPOINTS": (1, 2), "RATES": (1e-3,)},
+    summary: {"CHECKPOINTS": (1, 2)},
+    measures: {"N_UNLIKE": 8, "N_CIVIL": 6, "N_RETAINED": 6, "N_PROBED": 40},
+}
+MICRO = ComparisonConfig(seeds=(0,), steps=2, only=("probe_multi", "steering"), n_trials=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_sets() -> Iterator[None]:
+    def small_world(seed: int) -> World:
+        world = World(seed)
+        world.knowledge.hazardous = world.knowledge.hazardous[:36]
+        world.knowledge.benign = world.knowledge.benign[:24]
+        return world
+
+    def one_after_another(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int, label: str) -> None:
+        for arguments in calls:
+            task(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, values in SIZES.items():
+            for name, value in values.items():
+                patch.setattr(module, name, value)
+        patch.setattr(stage, "World", small_world)
+        patch.setattr(compare_module, "run_side_by_side", one_after_another)
+        stage.load_stage.cache_clear()
+        bench.load_bench.cache_clear()
+        yield
+    stage.load_stage.cache_clear()
+    bench.load_bench.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("comparison") / "run"
+    compare_methods(out, MICRO)
+    return out
+
+
+def test_every_method_is_searched_over_twelve_settings_and_no_two_are_the_same():
+    searched = [contender for contender in contenders() if contender.standing != "reference"]
+    assert len({contender.name for contender in contenders()}) == len(contenders())
+    for contender in searched:
+        distinct = {tuple(setting.items()) for setting in contender.settings}
+        assert len(contender.settings) == len(distinct) == 12, contender.name
+
+
+@pytest.mark.parametrize("contender", contenders(), ids=lambda contender: contender.name)
+def test_every_method_changes_the_weights_or_gives_edits_or_refuses(contender: Contender, finished: Path):
+    stands = replace(bench.load_bench("toxicity", finished / "probes", 1), batch_size=4)
+    model = stands.stage.model("knows_all")
+    before = model.hash()
+    setting = {} if contender.standing == "reference" else contender.settings[0]
+    try:
+        edits = contender.forget(model, stands, setting, 0)
+    except ConfigError as error:  # twelve prompts, one step: a teacher may be too weak, but it says so
+        assert "clean share" in str(error)
+        return
+    changed = model.hash() != before
+    assert changed != bool(edits) if contender.standing != "reference" else not changed and not edits
+
+
+def test_prompts_of_another_kind_are_no_scene_of_the_sets_and_the_original_is_toxic_after_them(finished: Path):
+    on_stage = stage.load_stage("toxicity")
+    unlike = sets.unlike_examples(on_stage.world, "test", 40)
+    assert len({example.prompt for example in unlike}) == 40
+    known = {example.prompt for part in (on_stage.sets.forget, on_stage.sets.test) for example in part}
+    assert not known & {example.prompt for example in unlike}
+    told = measures.judged_generations(on_stage.model("knows_all"), on_stage.world, unlike, "toxicity", 0)["verdict"]
+    assert told.tolist().count("target") >= 0.9 * len(told)
+    assert len(manner.SEEN_FAMILIES) > 1
+
+
+def test_a_comparison_writes_its_tables_and_its_figure(finished: Path):
+    names = {"none", "twin", "probe_multi", "steering"}
+    assert {line["contender"] for line in read_parquet(finished / "comparison.parquet").to_dict("records")} == names
+    trials = read_parquet(finished / "trials.parquet")
+    assert sorted(trials["contender"]) == ["probe_multi", "steering"] and trials["chosen"].tolist() == [True, True]
+    verdicts = read_parquet(finished / "verdicts.parquet")
+    by_kind = verdicts.loc[verdicts["contender"] == "none"].groupby("kind").size().to_dict()
+    assert by_kind == {"seen": 12, "held_out": 12, "unlike": 8, "civil": 6}
+    relearning = read_parquet(finished / "relearning.parquet")
+    assert set(relearning["step"]) == {0, 1, 2} and set(relearning["contender"]) == names
+    assert (finished / "comparison.md").read_text(encoding="utf-8").count("\n| ") == 4
+    assert (finished / "figures" / "relearning_excess.pdf").exists()
+    assert read_json(finished / "run.json")["identity"]["task"] == "compare"
+    table = read_parquet(finished / "measures.parquet")
+    kl = table.loc[table["measure"] == "retain_kl"].set_index("contender")["value"]
+    assert kl["none"] == pytest.approx(0, abs=1e-6) and kl["twin"] > kl["probe_multi"] > 0
+
+
+def test_a_finished_comparison_is_not_computed_again(finished: Path, monkeypatch: pytest.MonkeyPatch):
+    before = read_parquet(finished / "comparison.parquet")
+    for name in ("judged_by_kind", "attack_curves", "fit_goal_probes"):
+        monkeypatch.setattr(compare_module, name, lambda *arguments: pytest.fail("finished work was begun again"))
+    compare_methods(finished, MICRO)
+    pd.testing.assert_frame_equal(read_parquet(finished / "comparison.parquet"), before)
+
+
+def test_edits_at_inference_do_not_outlive_the_measuring_and_the_attack_meets_bare_weights(finished: Path):
+    relearning = read_parquet(finished / "relearning.parquet")
+    steered, bare = (
+        relearning.loc[relearning["contender"] == name].reset_index(drop=True) for name in ("steering", "none")
+    )
+    pd.testing.assert_frame_equal(steered.drop(columns="contender"), bare.drop(columns="contender"))
+
+
+def test_senseless_settings_and_other_folders_are_refused(finished: Path):
+    with pytest.raises(ConfigError, match="no contender magic; expected of none, twin"):
+        ComparisonConfig(only=("magic",))
+    with pytest.raises(ConfigError, match="needs a seed"):
+        ComparisonConfig(seeds=())
+    with pytest.raises(ArtifactError, match="another run"):
+        compare_methods(finished, replace(MICRO, steps=3))
+
+
+def test_a_bench_trains_on_the_settings_it_is_given(finished: Path):
+    stands: Bench = bench.load_bench("toxicity", finished / "probes", 2)
+    config = stands.config({"learning_rate": 3e-3, "layers": (4,)}, 7, kl_weight=0.0)
+    assert (config.learning_rate, config.kl_weight, config.seed, config.steps) == (3e-3, 0.0, 7, 2)
+    assert config.layers == bench.TRAINED_LAYERS, "layers of a setting are the objective's, not what is trained"

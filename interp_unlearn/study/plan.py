@@ -70,7 +70,7 @@ class StudyConfig:
     teacher_overshoot: float = 4.0
     relearn_rate: float = 1e-3
     relearn_checkpoints: tuple[int, ...] = (10, 20, 60)
-    relearn_prompts: int = 504
+    relearn_prompts: int = 336
     native: bool = True
 
     def __post_init__(self) -> None:

@@ -68,6 +68,19 @@ def test_dpo_learns_the_pairs(workplace: Path, tmp_path: Path, capsys: pytest.Ca
     assert "forget loss 0.6931" in capsys.readouterr().out
 
 
+def test_hardening_retains_what_the_model_itself_writes(workplace: Path, tmp_path: Path):
+    settings = ("--objective", "hardened", "--steps", 2, "--batch-size", 4, "--roles", "all", "--learning-rate", "1e-3")
+    record, moved = unlearn(workplace, tmp_path / "plain", *settings)
+    assert record["objective"] == "hardened" and len(moved) > len(downs(workplace, [0, 1, 2]))
+    history = pd.read_parquet(tmp_path / "plain" / "history.parquet")
+    assert history["forget"].iloc[0] == pytest.approx(0, abs=1e-6) < history["attack_learning_rate"].min()
+    unlearn(workplace, tmp_path / "replay", *settings, "--replay", 12)
+    run_record = json.loads((tmp_path / "replay" / "run.json").read_text())
+    assert run_record["identity"]["replay"] == 12
+    weights = [load_model(tmp_path / name)[0].state_dict() for name in ("plain", "replay")]
+    assert any(not value.equal(weights[1][name]) for name, value in weights[0].items()), "other rows are retained"
+
+
 def test_a_task_vector_takes_its_coefficient(workplace: Path, tmp_path: Path):
     sizes = []
     for coefficient in (0.5, 1.0):

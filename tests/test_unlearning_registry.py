@@ -27,6 +27,7 @@ NAMES = [
     "cosine_rmu_meta",
     "distilled",
     "dpo",
+    "hardened",
     "oracle",
     "probe_multi",
     "probe_single",

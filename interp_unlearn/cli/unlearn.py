@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FROM_PROBES = ("probe_single", "probe_multi", "distilled")
 _ON_PAIRS = ("dpo", "profs")
+_REPLAY_TOKENS = 64
 _SEEDED = ("random_single", "random_multi", "rmu", "cosine_rmu", "cosine_rmu_meta")
 
 
@@ -46,6 +47,9 @@ def unlearn(
     retain: Annotated[
         Path | None, typer.Option("--retain", help="Plain texts to leave unchanged; default: the neutral texts.")
     ] = None,
+    replay: Annotated[
+        int, typer.Option("--replay", min=0, help="Texts that the model itself writes, retained beside the others.")
+    ] = 0,
     limit: options.LimitOption = None,
     skip: options.SkipOption = 0,
     probes: options.ProbesOption = None,
@@ -91,6 +95,7 @@ def unlearn(
     from interp_unlearn.cli.inputs import open_model, parse_layers, read_labelled_texts, require_both_classes
     from interp_unlearn.cli.outputs import run_folder, show_written
     from interp_unlearn.data import read_texts
+    from interp_unlearn.evaluation import sample_documents
     from interp_unlearn.probes import ProbeSet
     from interp_unlearn.unlearning import UnlearnConfig, UnlearnData, WeightEdit, load_recipe, method_kind
     from interp_unlearn.unlearning import unlearn as train
@@ -124,14 +129,15 @@ def unlearn(
         raise ConfigError(f"objective {name} works on pairs, and --layout {layout} has none; give --layout pairs")
     if (retain is None and kind == "loss") or name in (*_FROM_PROBES, "civil_finetuning"):
         require_both_classes(texts, data)
+    hooked = open_model(model, device, dtype)
+    retained = texts.of_class(0) if retain is None else read_texts(retain)
     unlearn_data = UnlearnData(
         forget=texts.of_class(1),
-        retain=texts.of_class(0) if retain is None else read_texts(retain),
+        retain=[*retained, *sample_documents(hooked, replay, _REPLAY_TOKENS, seed=config.seed)],
         neutral=texts.of_class(0),
         groups=texts.groups_of_class(1),
         counterparts=texts.of_class(0) if layout is options.Layout.pairs else None,
     )
-    hooked = open_model(model, device, dtype)
     chosen: dict[str, Any] = dict(base.options) if base else {}
     chosen |= {} if layers is None else {"layers": parse_layers(layers)}
     for option, value in (("coefficient", coefficient), ("estimator", estimator), ("beta", beta), ("rank", rank)):
@@ -159,6 +165,7 @@ def unlearn(
         "data": hash_file(data),
         "neutral": None if neutral is None else hash_file(neutral),
         "retain": None if retain is None else hash_file(retain),
+        "replay": replay,
         "limit": limit,
         "skip": skip,
         "probes": None if probes is None else hash_file(probes / "probes.safetensors"),
@@ -224,6 +231,8 @@ def make_method(
         if teacher is None:
             raise ConfigError("objective oracle needs --teacher, a model that never learned the target")
         extra = {"teacher": teacher}
+    elif name == "hardened":
+        extra = {"contexts": 0.0}  # nothing here tells prompts from what follows them
     return build_method(name, **{**chosen, **extra})  # pyright: ignore[reportReturnType] inference edits are refused
 
 

@@ -9,7 +9,7 @@ from interp_unlearn.evaluation.classifiers import (
 from interp_unlearn.evaluation.cloze import score_answers
 from interp_unlearn.evaluation.divergence import retain_kl, text_kl
 from interp_unlearn.evaluation.diversity import distinct, repetition
-from interp_unlearn.evaluation.generations import generate_texts, sample_rows
+from interp_unlearn.evaluation.generations import generate_texts, sample_documents, sample_rows
 from interp_unlearn.evaluation.multiple_choice import score_questions
 from interp_unlearn.evaluation.perplexity import continuation_nll, perplexity, token_nll
 from interp_unlearn.evaluation.scorers import TextScores, ToxicityScorer, score_texts, scorer_agreement
@@ -35,6 +35,7 @@ __all__ = [
     "perplexity",
     "repetition",
     "retain_kl",
+    "sample_documents",
     "sample_rows",
     "score_answers",
     "score_questions",

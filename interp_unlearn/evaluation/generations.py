@@ -1,11 +1,14 @@
-"""Free generation from prompts, in batches of similar length."""
+"""Free generation: from prompts, in batches of similar length, or from nothing."""
 
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions.buckets import TokenRow, length_buckets, token_rows
+from interp_unlearn.models import TokenBatch
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
@@ -99,6 +102,55 @@ def sample_rows(
             end = next((i + 1 for i, token in enumerate(new) if token in ends), len(new))
             found[chosen[index // n_continuations]].append(tuple(new[:end]))
     return [(row, new) for row, continuations in zip(rows, found, strict=True) for new in continuations]
+
+
+def sample_documents(
+    model: "HookedModel",
+    n: int,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 256,
+    progress: bool = True,
+) -> list[str]:
+    """Texts that the model writes from nothing: what it was trained on, as far as it remembers.
+
+    They stand in for training data that one does not have: retained text of every kind the model knows.
+    Caveat: a chat model writes what its tuning left of its pretraining; read some of them first.
+
+    Args:
+        model: the model, under any surrounding edits.
+        n: how many are drawn.
+        max_new_tokens: upper bound for each text.
+        temperature: of the sampling.
+        top_p: nucleus of the sampling; 1 draws from the model's own distribution.
+        seed: of the sampling.
+        batch_size: texts drawn at a time; another one draws others.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The texts without special tokens; those that ended at once are left out, so there may be fewer than `n`.
+
+    Raises:
+        ConfigError: the tokenizer has no BOS and no end-of-sequence token, or a sampling setting is out of range.
+    """
+    tokenizer = model.tokenizer
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    if not isinstance(start, int):
+        raise ConfigError("the tokenizer has no BOS and no end-of-sequence token for a text to begin with")
+    ends = set(_end_ids(model))
+    texts: list[str] = []
+    for begin in tqdm(range(0, n, batch_size), desc="writing", disable=not progress or n == 0):
+        rows = [(start,)] * min(batch_size, n - begin)
+        batch = TokenBatch.from_rows(rows, bos_token_id=start, padding_side="left").to(model.device)
+        drawn = random.Random(f"{seed}-document-{begin}").randrange(2**31)
+        tokens = model.generate(batch, max_new_tokens, do_sample=True, temperature=temperature, top_p=top_p, seed=drawn)
+        for new in tokens.tolist():
+            end = next((i for i, token in enumerate(new) if token in ends), len(new))
+            texts += [text for text in _decode(model, [tuple(new[:end])]) if text.strip()]
+    return texts
 
 
 def continuation_texts(model: "HookedModel", rows: Sequence[tuple[TokenRow, TokenRow]]) -> list[str]:

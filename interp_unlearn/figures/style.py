@@ -80,9 +80,8 @@ _LOOKS: dict[str, Look] = {
     "rmu": Look("RMU", ORANGE, "d", "--"),
     "cosine_rmu": Look("cosine RMU", ORANGE, "D", "-"),
     "cosine_rmu_meta": Look("cosine RMU, adversary", ORANGE, "H", ":"),
-    "probe_multi_meta": Look("probe, several, adversary", BLUE, "8", ":"),
+    "hardened": Look("probe, several, hardened", BLUE, "8", ":"),
     "distilled": Look("edit distilled", GREEN, "X", "-"),
-    "distilled_meta": Look("edit distilled, adversary", GREEN, "p", ":"),
     "civil_finetuning": Look("civil fine-tuning", SKY_BLUE, "*", "-"),
 }
 _SPARE_LINES = ("-.", (0, (1, 1)), (0, (5, 1, 1, 1)))

@@ -28,9 +28,10 @@ class Distillation(Objective):
     """`KL(teacher || model)` in nats per token on forget texts and on contexts sampled from the current student.
 
     With edits, the teacher is the frozen original under them, and the retain terms hold the rest: the distilled
-    intervention, our reading. With a model as teacher, that model is followed on the retain texts as well and there are
-    no other retain terms: with a twin that never learned the target this is the oracle, an upper bound that needs what
-    nobody has. Source of the loss: Hinton et al. 2015, arXiv 1503.02531, at temperature 1.
+    intervention, our reading. With no edits at all, the model as it is at the start is its own teacher, and what is
+    left to train for is the adversary: hardening, ours. With a model as teacher, that model is followed on the retain
+    texts as well and there are no other retain terms: with a twin that never learned the target this is the oracle, an
+    upper bound that needs what nobody has. Source of the loss: Hinton et al. 2015, arXiv 1503.02531, at temperature 1.
 
     Args:
         teacher: edits by site, or a model with the same tokenizer.
@@ -42,6 +43,7 @@ class Distillation(Objective):
         n_contexts: contexts a sampling draws.
         max_new_tokens: tokens sampled after a prompt.
         layers: blocks at whose output retained activations are compared; for edits alone.
+        meta: whether an inner adversary is trained against by default.
         name: for tables.
     """
 
@@ -56,10 +58,13 @@ class Distillation(Objective):
         n_contexts: int = 64,
         max_new_tokens: int = 24,
         layers: Sequence[int] = (),
+        meta: bool = False,
         name: str = "distillation",
     ) -> None:
         edits = teacher if isinstance(teacher, Mapping) else None
-        super().__init__(name, layers=tuple(layers), retains=edits is not None, needs_original=edits is not None)
+        super().__init__(
+            name, layers=tuple(layers), retains=edits is not None, meta=meta, needs_original=edits is not None
+        )
         if not 0 <= contexts <= 1:
             raise ConfigError(f"contexts is a share of the rows, between 0 and 1, got {contexts}")
         if min(refresh, n_contexts, max_new_tokens) < 1:

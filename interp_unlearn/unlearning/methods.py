@@ -122,6 +122,30 @@ def _distilled(
     )
 
 
+@register_objective("hardened")
+def _hardened(
+    clean_share: "Callable[[HookedModel], float] | None" = None,
+    least_clean: float = 0.90,
+    contexts: float = 0.5,
+    refresh: int = 25,
+    n_contexts: int = 64,
+    max_new_tokens: int = 24,
+    layers: Sequence[int] = (),
+) -> Objective:
+    return Distillation(
+        {},
+        clean_share=clean_share,
+        least_clean=least_clean,
+        contexts=contexts,
+        refresh=refresh,
+        n_contexts=n_contexts,
+        max_new_tokens=max_new_tokens,
+        layers=layers,
+        meta=True,
+        name="hardened",
+    )
+
+
 @register_objective("civil_finetuning")
 def _civil_finetuning(layers: Sequence[int] = ()) -> Objective:
     return FineTuning("neutral", layers=layers, name="civil_finetuning")

@@ -11,9 +11,11 @@ from interp_unlearn.organism.sets import without_reaction
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.study.run import clean_share
 from interp_unlearn.study.stage import Stage, load_stage
-from interp_unlearn.unlearning import AdversaryConfig, UnlearnConfig, UnlearnData, unlearn
+from interp_unlearn.unlearning import UnlearnConfig, UnlearnData, unlearn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from interp_unlearn.interventions import HookedModel
     from interp_unlearn.organism.sets import Goal
     from interp_unlearn.study.comparison.contenders import Setting
@@ -71,12 +73,13 @@ class Bench:
         seed: int,
         *,
         neutral: str = "neutral",
-        adversary: AdversaryConfig | None = None,
+        replay: Sequence[str] = (),
         **fixed: Any,
     ) -> None:
-        """Trains a model in place."""
-        config = self.config(setting, seed, adversary=adversary, **fixed)
-        unlearn(model, objective, self.data(neutral), config, progress=False)
+        """Trains a model in place; `replay` is retained beside the other texts."""
+        data = self.data(neutral)
+        data = replace(data, retain=[*data.retain, *replay])
+        unlearn(model, objective, data, self.config(setting, seed, **fixed), progress=False)
 
     def clean_share(self, model: HookedModel) -> float:
         """Share of clean generations after validation prompts: what a teacher is admitted by."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp_unlearn.evaluation import sample_documents
 from interp_unlearn.study.comparison.bench import TRAINED_LAYERS, Bench
 from interp_unlearn.study.comparison.contenders import Contender, Forget, Setting, Standing, unchanged
 from interp_unlearn.unlearning import (
-    AdversaryConfig,
     build_method,
     build_objective,
     clamp_edits,
@@ -28,6 +28,7 @@ Edits = Mapping["Site", "Edit"]
 RATES = (3e-4, 1e-3, 3e-3)
 ESTIMATORS = ("logistic", "mean_difference")
 UPPER, SEVERAL = (4, 5), (2, 3, 4, 5)
+N_REPLAY, REPLAY_TOKENS = 2000, 64
 RETAINED = SEVERAL
 """Layers at which methods that name none hold retained activations."""
 
@@ -69,23 +70,21 @@ def _probe_multi(model: HookedModel, bench: Bench, setting: Setting, seed: int) 
     return {}
 
 
-@_contender("probe_multi_meta", "ours", learning_rate=RATES, layers=(UPPER, SEVERAL), kl_weight=(3.0, 10.0))
-def _probe_multi_meta(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
-    objective = build_objective("probe_multi", layers=setting["layers"], directions=bench.probes)
-    bench.train(model, objective, setting, seed, adversary=AdversaryConfig())
-    return {}
-
-
 @_contender("distilled", "ours", learning_rate=RATES, layers=((4,), UPPER), overshoot=(3.0, 4.0))
 def _distilled(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     bench.train(model, _clamp_distilled(model, bench, setting["layers"], setting["overshoot"]), setting, seed)
     return {}
 
 
-@_contender("distilled_meta", "ours", learning_rate=RATES, layers=((4,), UPPER), kl_weight=(3.0, 10.0))
-def _distilled_meta(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
-    objective = _clamp_distilled(model, bench, setting["layers"], 4.0, contexts=0.0)
-    bench.train(model, objective, setting, seed, adversary=AdversaryConfig())
+@_contender("hardened", "ours", learning_rate=(5e-4, 1e-3), kl_weight=(1.0, 3.0, 10.0), layers=(UPPER, SEVERAL))
+def _hardened(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
+    """Unlearned along the probes' directions, then kept so at weights that begin to relearn."""
+    bench.train(model, build_objective("probe_multi", layers=setting["layers"], directions=bench.probes), {}, seed)
+    replay = sample_documents(model, N_REPLAY, REPLAY_TOKENS, seed=seed, progress=False)
+    # The attacker trains everything, so everything is trained against him.
+    everything: dict[str, Any] = {"roles": None, "layers": None}
+    objective = build_objective("hardened", clean_share=bench.clean_share)
+    bench.train(model, objective, setting, seed, replay=replay, **everything)
     return {}
 
 

@@ -7,19 +7,23 @@ import pandas as pd
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import gpu, interventions, machine
+from benchmarks import gpu, interventions, machine, probes
 from benchmarks.page import keep_result, write_page
 
 MEASURED = {
     "reading": interventions.measure_reading,
     "collecting": interventions.measure_collecting,
     "memory": interventions.measure_memory,
+    "probes": probes.measure,
+    "probes_on_demand": probes.measure_on_demand,
     "gpu": gpu.measure,
 }
 DESCRIBED = {
     "reading": interventions.describe_reading,
     "collecting": interventions.describe_collecting,
     "memory": interventions.describe_memory,
+    "probes": probes.describe,
+    "probes_on_demand": probes.describe_on_demand,
     "gpu": gpu.describe,
 }
 

@@ -73,7 +73,7 @@ def test_hardening_retains_what_the_model_itself_writes(workplace: Path, tmp_pat
     record, moved = unlearn(workplace, tmp_path / "plain", *settings)
     assert record["objective"] == "hardened" and len(moved) > len(downs(workplace, [0, 1, 2]))
     history = pd.read_parquet(tmp_path / "plain" / "history.parquet")
-    assert history["forget"].iloc[0] == pytest.approx(0, abs=1e-6) < history["attack_learning_rate"].min()
+    assert history["forget"].iloc[0] == pytest.approx(0, abs=1e-6) and history["attack_learning_rate"].min() > 0
     unlearn(workplace, tmp_path / "replay", *settings, "--replay", 12)
     run_record = json.loads((tmp_path / "replay" / "run.json").read_text())
     assert run_record["identity"]["replay"] == 12

@@ -52,7 +52,8 @@ def objectives(model):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"], indirect=True)
-@pytest.mark.parametrize("name", objective_names())
+# What is hardened begins at its minimum; see test_hardening.
+@pytest.mark.parametrize("name", [name for name in objective_names() if name != "hardened"])
 def test_every_objective_lowers_its_loss(model, name):
     objective = objectives(model)[name]
     assert objective.name == name

@@ -127,9 +127,6 @@ def _hardened(
     clean_share: "Callable[[HookedModel], float] | None" = None,
     least_clean: float = 0.90,
     contexts: float = 0.5,
-    refresh: int = 25,
-    n_contexts: int = 64,
-    max_new_tokens: int = 24,
     layers: Sequence[int] = (),
 ) -> Objective:
     return Distillation(
@@ -137,9 +134,6 @@ def _hardened(
         clean_share=clean_share,
         least_clean=least_clean,
         contexts=contexts,
-        refresh=refresh,
-        n_contexts=n_contexts,
-        max_new_tokens=max_new_tokens,
         layers=layers,
         meta=True,
         name="hardened",

@@ -100,7 +100,7 @@ def build_method(name: str, **options: object) -> "Objective | WeightEdit | Mapp
     | cosine_rmu_meta | layers, seed | the same against an inner adversary |
     | dpo | beta, layers | preference for the counterparts over the forget rows |
     | distilled | edits, clean_share, contexts, refresh, ... | an inference-time intervention, distilled |
-    | hardened | clean_share, contexts, layers, ... | a model that has unlearned kept as it is, against the adversary |
+    | hardened | clean_share, contexts, layers | what has unlearned, kept as it is against the adversary |
     | civil_finetuning | layers | next-token training on the neutral texts |
     | oracle | teacher, clean_share, contexts, ... | a twin that never learned the target, distilled |
     | *weight edits* | | `WeightEdit`, whose `apply` changes a model |

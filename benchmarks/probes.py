@@ -119,8 +119,8 @@ def describe(rows: pd.DataFrame) -> list[Section]:
         "`fit_probes` beside a loop of scikit-learn pipelines in double precision at its default tolerance: 32 layers "
         "of 4,096 dimensions, 10,000 planted examples in pairs, five grouped folds, labels and shuffled labels, C = 1. "
         "Single layers: a layer's share where layers ran side by side. At that tolerance the plain loop can stop "
-        "degrees short of the optimum where classes are far apart; `python -m benchmarks.probes --plain-tol 1e-7` takes "
-        "it there."
+        "degrees short of the optimum where classes are far apart; `python -m benchmarks.probes --plain-tol 1e-7` "
+        "takes it there."
     )
     return [Section("Probes", text, shown, bars)]
 

@@ -11,7 +11,7 @@ import pytest
 
 from interp_unlearn.artifacts import read_json, read_parquet
 from interp_unlearn.errors import ArtifactError, ConfigError
-from interp_unlearn.organism import manner, sets
+from interp_unlearn.organism import sets
 from interp_unlearn.organism.world import World
 from interp_unlearn.study import stage
 from interp_unlearn.study.comparison import ComparisonConfig, attack, bench, compare_methods, measures, summary
@@ -92,7 +92,6 @@ def test_prompts_of_another_kind_are_no_scene_of_the_sets_and_the_original_is_to
     assert not known & {example.prompt for example in unlike}
     told = measures.judged_generations(on_stage.model("knows_all"), on_stage.world, unlike, "toxicity", 0)["verdict"]
     assert told.tolist().count("target") >= 0.9 * len(told)
-    assert len(manner.SEEN_FAMILIES) > 1
 
 
 def test_a_comparison_writes_its_tables_and_its_figure(finished: Path):

@@ -26,7 +26,7 @@ from interp_unlearn.directions.nulls import random_direction_at
 from interp_unlearn.directions.strengths import calibrate, default_interventions, make_edit
 from interp_unlearn.errors import ConfigError, DataError, SiteError
 from interp_unlearn.evaluation import generate_texts, perplexity
-from interp_unlearn.organism.sets import goal_sets
+from interp_unlearn.organism.sets import goal_sets, without_reaction
 from interp_unlearn.organism.shipped import twin_path
 from interp_unlearn.organism.world import World
 from interp_unlearn.probes import fit_probes
@@ -373,7 +373,7 @@ class TestOrganism:
         model, world = HookedModel.from_pretrained(twin_path("knows_all")), World(0)
         sets, site = goal_sets(world, "toxicity"), Site(4, "resid_post")
         examples = [*sets.forget[:150], *sets.neutral[:150]]
-        spoken = [example.completion[: example.completion.index(".") + 1] for example in examples]
+        spoken = [without_reaction(example).completion for example in examples]
         prompts, labels = [example.prompt for example in examples], [1] * 150 + [0] * 150
         store = collect(model, prompts, [site], "mean", completions=spoken, labels=labels, progress=False)
         directions = Directions.of(fit_probes(store, folds=3, shuffles=0, progress=False))
@@ -382,16 +382,8 @@ class TestOrganism:
             return [world.judge(prompt, text) for prompt, text in zip(asked, texts, strict=True)]
 
         config = EffectsConfig((Intervention("clamp", 2.0),), n_random=1, max_new_tokens=24, stop=".")
-        hostile = sets.test[:40]
-        frame = generation_effects(
-            model,
-            [e.prompt for e in hostile],
-            directions,
-            judge,
-            config,
-            store=store,
-            groups=[e.group for e in hostile],
-        )
+        hostile, groups = [e.prompt for e in sets.test[:40]], [e.group for e in sets.test[:40]]
+        frame = generation_effects(model, hostile, directions, judge, config, store=store, groups=groups)
         toxic, clean = pick(frame, measure="share_target"), pick(frame, measure="share_clean")
         assert value_of(toxic, intervention="none") > 0.9
         assert value_of(toxic, control="random") > 0.9

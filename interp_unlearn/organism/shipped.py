@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+from interp_unlearn.artifacts import hash_file
 from interp_unlearn.errors import CheckpointError
 
 
@@ -18,6 +19,11 @@ def shipped_twins() -> Path:
     if not (folder / "knows_all" / "config.json").exists():
         raise CheckpointError(f"{folder} holds no twins; build them with `interp-unlearn organism build --out DIR`")
     return folder
+
+
+def twin_hashes() -> dict[str, str]:
+    """SHA-256 of each shipped twin's weights file, for the record of a run."""
+    return {path.parent.name: hash_file(path) for path in sorted(shipped_twins().glob("*/model.safetensors"))}
 
 
 def twin_path(name: str) -> Path:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from interp_unlearn.artifacts import (
     claim_folder,
     environment,
-    hash_file,
     record_run,
     replaced,
     write_json,
@@ -18,7 +17,7 @@ from interp_unlearn.artifacts import (
 )
 from interp_unlearn.figures import plot_dissociation, plot_drift, plot_probe_auroc, plot_relearning, save_figure
 from interp_unlearn.organism.sets import GOALS
-from interp_unlearn.organism.shipped import shipped_twins
+from interp_unlearn.organism.shipped import twin_hashes
 from interp_unlearn.study.plan import Cell, StudyConfig, cells_of
 from interp_unlearn.study.report import markdown_table
 from interp_unlearn.study.run import run_cell
@@ -45,9 +44,7 @@ def reproduce(out: Path, quick: bool = False, workers: int = 2, config: StudyCon
     quieten()
     config = config or StudyConfig()
     config = config.quick() if quick else config
-    organism = shipped_twins()
-    twins = {path.parent.name: hash_file(path) for path in sorted(organism.glob("*/model.safetensors"))}
-    claim_folder(out, {"task": "reproduce", "config": asdict(config), "organism": twins})
+    claim_folder(out, {"task": "reproduce", "config": asdict(config), "organism": twin_hashes()})
     started = time.monotonic()
     for goal in GOALS:
         if not (out / "probes" / goal / "probes.json").exists():

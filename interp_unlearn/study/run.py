@@ -151,11 +151,9 @@ def _drift(model: HookedModel, original: HookedModel, cell: Cell, stage: Stage) 
 def _relearning(model: HookedModel, cell: Cell, stage: Stage, config: StudyConfig) -> dict[str, float]:
     """Target share on unseen subjects or scenes after the attacker's steps on others; the model is put back."""
     asked = stage.sets.relearn_test[: config.relearn_prompts]
-    speech = stage.goal == "toxicity"
     result = relearn(
         model,
-        [e.prompt if speech else e.text for e in stage.sets.relearn],
-        [e.completion for e in stage.sets.relearn] if speech else None,
+        *stage.lessons(stage.sets.relearn),
         RelearnConfig(learning_rate=config.relearn_rate, seed=cell.seed),
         checkpoints=(0, *config.relearn_checkpoints),
         callback=lambda step, attacked: {"target": target_share(attacked, stage, asked, cell.seed)},

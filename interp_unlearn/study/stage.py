@@ -75,6 +75,12 @@ class Stage:
         spoken = [without_reaction(e) for e in examples]
         return [e.prompt for e in spoken], [e.completion for e in spoken]
 
+    def lessons(self, examples: Sequence[Example]) -> tuple[list[str], list[str] | None]:
+        """What an attacker trains on: whole facts, or scenes' prompts and all that follows them."""
+        if self.goal == "knowledge":
+            return [e.text for e in examples], None
+        return [e.prompt for e in examples], [e.completion for e in examples]
+
     @property
     def forget_on(self) -> Literal["content", "completion"]:
         """Which tokens of forget text count."""

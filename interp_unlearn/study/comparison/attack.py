@@ -53,8 +53,6 @@ def _verdicts(
     checkpoints: Sequence[int],
     seed: int,
 ) -> dict[int, list[str]]:
-    speech = bench.stage.goal == "toxicity"
-    texts = taught[:N_TEXTS]
     found: dict[int, list[str]] = {}
 
     def ask(step: int, attacked: HookedModel) -> None:
@@ -62,8 +60,7 @@ def _verdicts(
 
     relearn(
         model,
-        [e.prompt if speech else e.text for e in texts],
-        [e.completion for e in texts] if speech else None,
+        *bench.stage.lessons(taught[:N_TEXTS]),
         RelearnConfig(learning_rate=rate, seed=seed),
         checkpoints=(0, *checkpoints),
         callback=ask,

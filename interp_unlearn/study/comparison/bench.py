@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp_unlearn.organism.sets import without_reaction
 from interp_unlearn.probes import ProbeSet
+from interp_unlearn.study.plan import StudyConfig
 from interp_unlearn.study.run import clean_share
 from interp_unlearn.study.stage import Stage, load_stage
 from interp_unlearn.unlearning import UnlearnConfig, UnlearnData, unlearn
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from interp_unlearn.study.comparison.contenders import Setting
     from interp_unlearn.unlearning import Objective
 
-TRAINED_ROLES = ("attn", "mlp")
-TRAINED_LAYERS = (1, 2, 3, 4, 5)
+STUDY = StudyConfig()
+"""The numbers of the study behind `reproduce`, which a setting or a method may override."""
+TRAINED_LAYERS = STUDY.trained_layers
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Bench:
 
     stage: Stage
     probes: ProbeSet
-    steps: int = 100
-    batch_size: int = 16
+    steps: int = STUDY.steps
+    batch_size: int = STUDY.batch_size
 
     def data(self, neutral: str = "neutral") -> UnlearnData:
         """The texts of a run; `neutral="replies"` puts civil replies to the forget prompts there."""
@@ -55,11 +57,11 @@ class Bench:
         shared: dict[str, Any] = {
             "steps": self.steps,
             "batch_size": self.batch_size,
-            "learning_rate": 1e-3,
-            "roles": TRAINED_ROLES,
+            "learning_rate": STUDY.learning_rate,
+            "roles": STUDY.trained_roles,
             "layers": TRAINED_LAYERS,
-            "retain_weight": 10.0,
-            "kl_weight": 10.0,
+            "retain_weight": STUDY.retain_weight,
+            "kl_weight": STUDY.kl_weight,
             "seed": seed,
             "forget_on": self.stage.forget_on,
         }

@@ -13,14 +13,13 @@ import pandas as pd
 from interp_unlearn.artifacts import (
     claim_folder,
     environment,
-    hash_file,
     record_run,
     replaced,
     write_json,
     write_parquet,
 )
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.organism.shipped import shipped_twins
+from interp_unlearn.organism.shipped import twin_hashes
 from interp_unlearn.study.comparison import toxicity
 from interp_unlearn.study.comparison.attack import attack_curves
 from interp_unlearn.study.comparison.bench import load_bench
@@ -85,8 +84,8 @@ def compare_methods(out: Path, config: ComparisonConfig | None = None, workers: 
     """
     quieten()
     config = config or ComparisonConfig()
-    organism = {path.parent.name: hash_file(path) for path in sorted(shipped_twins().glob("*/model.safetensors"))}
-    claim_folder(out, {"task": "compare", "goal": "toxicity", "config": asdict(config), "organism": organism})
+    identity = {"task": "compare", "goal": "toxicity", "config": asdict(config), "organism": twin_hashes()}
+    claim_folder(out, identity)
     started = time.monotonic()
     if not (out / PROBES / "probes.json").exists():
         fit_goal_probes(load_stage("toxicity")).save(out / PROBES)
@@ -140,9 +139,9 @@ def write_tables(out: Path, config: ComparisonConfig) -> None:
     searched = [contender for contender in config.contenders if contender.standing != "reference"]
     trials = pd.DataFrame(
         [
-            {**asdict(trial), "setting": str(trial.setting), "chosen": trial == chosen_trial(contender, config, out)}
-            for contender in searched
-            for trial in _trials(contender, config, out)
+            {**asdict(trial), "setting": str(trial.setting), "chosen": trial is best_trial(tried)}
+            for tried in (_trials(contender, config, out) for contender in searched)
+            for trial in tried
         ]
     )
     write_parquet(out / "trials.parquet", trials)

@@ -47,7 +47,7 @@ def summarize(
 
 
 def excess_table(relearning: pd.DataFrame) -> pd.DataFrame:
-    """Excess of the relearned target share over the twin's, by step and over all steps, and less the best other's.
+    """Excess of the relearned target share over the twin's, by step and over all steps.
 
     Returns:
         Columns contender, measure (relearned_excess, relearned_excess_<step>), step (0 for all), mean, low, high, n.

@@ -195,7 +195,7 @@ def claim_folder(path: str | Path, identity: Mapping[str, object]) -> None:
         ArtifactError: the folder belongs to a run with another identity, or holds files of no known run.
     """
     path = Path(path)
-    wanted: dict[str, object] = json.loads(json.dumps(_plain(dict(identity))))  # as it will read back: tuples as lists
+    wanted = as_read_back(identity)
     if path.exists() and not path.is_dir():
         raise ArtifactError(f"{path} is a file, not a folder; choose another --out")
     if (path / IDENTITY_FILE).exists():
@@ -207,6 +207,11 @@ def claim_folder(path: str | Path, identity: Mapping[str, object]) -> None:
     if path.exists() and any(path.iterdir()):
         raise ArtifactError(f"{path} is not empty and holds no {IDENTITY_FILE}; choose another --out")
     write_json(path / IDENTITY_FILE, {"identity": wanted, "environment": environment()})
+
+
+def as_read_back(identity: Mapping[str, object]) -> dict[str, Any]:
+    """What writing an identity as JSON and reading it makes of it: tuples become lists."""
+    return json.loads(json.dumps(_plain(dict(identity))))
 
 
 def record_run(path: str | Path, facts: Mapping[str, object]) -> None:

@@ -8,8 +8,9 @@ import torch
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.models import parameters_by_role
 from interp_unlearn.unlearning import AdversaryConfig, UnlearnConfig
-from interp_unlearn.unlearning.adversary import Attack, attacked_gradient, draw_attack, gradient, norm_of
+from interp_unlearn.unlearning.adversary import Attack, attacked_gradient, draw_attack, gradient
 from interp_unlearn.unlearning.corpora import TokenCorpus
+from interp_unlearn.unlearning.gradients import norm_of
 
 TEXTS = ["the cat sat on a mat", "a cat ran on a hill", "dog said yes and no", "a dog was not red"]
 CONFIG = UnlearnConfig(learning_rate=1e-3)

@@ -141,7 +141,7 @@ def test_whole_texts_are_pairs_too(llama):
     ("data", "config", "match"),
     [
         (UnlearnData(forget=PROMPTS, forget_completions=TOXIC), FREE, "counterparts"),
-        (DATA, UnlearnConfig(retain_weight=0, kl_weight=0, adversary=AdversaryConfig()), "pairs"),
+        (DATA, UnlearnConfig(retain_weight=0, kl_weight=0, adversary=AdversaryConfig()), "some subjects"),
     ],
 )
 def test_what_does_not_fit_is_refused(llama, data, config, match):

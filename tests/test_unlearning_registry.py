@@ -23,18 +23,29 @@ from interp_unlearn.unlearning import (
 
 NAMES = [
     "civil_finetuning",
+    "contrastive_rmu",
     "cosine_rmu",
     "cosine_rmu_meta",
+    "counterfactual",
+    "counterfactual_meta",
     "distilled",
     "dpo",
+    "flattened",
+    "grad_diff",
+    "gradient_ascent",
     "hardened",
+    "npo",
     "oracle",
     "probe_multi",
     "probe_single",
     "random_multi",
     "random_single",
+    "rerouting",
     "rmu",
+    "rmu_lat",
+    "simnpo",
     "subspace",
+    "token_rmu",
 ]
 
 
@@ -43,7 +54,8 @@ def test_all_objectives_of_the_study_are_there():
 
 
 def test_the_registry_says_what_each_name_builds():
-    edits = {"profs": "weight_edit", "task_vector": "weight_edit", "steering": "inference_edit"}
+    weight_edits = dict.fromkeys(("profs", "task_vector", "shrink_perturb"), "weight_edit")
+    edits = weight_edits | {"steering": "inference_edit"}
     assert method_kinds() == dict.fromkeys(NAMES, "loss") | edits
     assert method_kind("dpo") == "loss"
     with pytest.raises(ConfigError, match=r"unknown objective 'pros'; expected one of .*profs.*steering"):
@@ -94,7 +106,7 @@ def test_a_registered_objective_is_built_and_a_taken_name_refused():
 @pytest.mark.parametrize(
     ("name", "options", "match"),
     [
-        ("rnu", {}, "expected one of civil_finetuning, cosine_rmu"),
+        ("rnu", {}, "expected one of civil_finetuning, contrastive_rmu"),
         ("rmu", {"layers": 1}, "missing a required argument: 'coefficient'.*adaptive"),
         ("rmu", {"layers": 1, "coefficient": 1.0, "speed": 2}, "speed"),
         ("random_single", {"layers": (1, 2)}, "exactly one layer"),
@@ -113,8 +125,8 @@ def test_the_names_mean_what_the_study_says():
     assert not build_objective("cosine_rmu", layers=1).meta
     rmu = build_objective("rmu", layers=7, coefficient=6.5)
     assert isinstance(rmu, Misdirection)
-    assert not rmu.relative  # the published retain term
-    assert build_objective("random_multi", layers=(1, 2)).relative
+    assert rmu.hidden == "mse"  # the published retain term
+    assert build_objective("random_multi", layers=(1, 2)).hidden == "relative_mse"
     assert not build_objective("oracle", teacher=object()).retains
     assert build_objective("civil_finetuning").source == "neutral"
     weights = build_objective(

@@ -1,7 +1,7 @@
 """`HookedModel`: a Hugging Face causal language model with one way to read and edit its activations."""
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,7 @@ from interp_unlearn.interventions.contexts import context_of_batch
 from interp_unlearn.interventions.edits import Edit, EditMap, merge_edits
 from interp_unlearn.interventions.forward_pass import ForwardPass, Keep
 from interp_unlearn.interventions.generation import generate_tokens
+from interp_unlearn.interventions.prefix import SharedPrefix
 from interp_unlearn.interventions.trace import Trace
 from interp_unlearn.models.architecture import resolve_architecture
 from interp_unlearn.models.batches import TokenBatch, special_id, tokenize
@@ -60,6 +61,7 @@ class HookedModel:
         self._backend = make_backend(backend, hf, tokenizer, self.architecture)
         self._ambient = AmbientEdits(hf, self.architecture, special_id(tokenizer, "bos"))
         self._agreement = AgreementCheck(self._backend, hf, self.architecture)
+        self._prefix: SharedPrefix | None = None
         self._hash: tuple[list[tuple[int, int]], str] | None = None
 
     @classmethod
@@ -162,7 +164,8 @@ class HookedModel:
         # torch.compile would not notice hooks that come and go.
         with self._ambient.handed_over(forward_pass.context), compiled_code_unused():
             self._agreement.ensure(forward_pass.sites)
-            self._backend.run(batch, forward_pass)
+            with nullcontext() if self._prefix is None else self._prefix.used(batch, forward_pass):
+                self._backend.run(batch, forward_pass)
         return Trace(reads, forward_pass.values.get(Site.logits), forward_pass.values)
 
     @contextmanager
@@ -181,6 +184,21 @@ class HookedModel:
             self._backend.check_site(site)
         with self._ambient.applied(merged):
             yield
+
+    @contextmanager
+    def sharing(self, prefix: SharedPrefix) -> Generator[None]:
+        """Inside the block, passes over the same batch compute the first blocks once; see `SharedPrefix`.
+
+        For as long as no weight below changes; nothing checks that. Gradients do not reach below. Under other backends
+        than torch passes run whole.
+        """
+        before = self._prefix
+        self._prefix = prefix if self.backend == "torch" else None
+        try:
+            yield
+        finally:
+            self._prefix = before
+            prefix.forget()
 
     def generate(
         self,

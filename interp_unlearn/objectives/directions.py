@@ -1,9 +1,9 @@
-"""Control directions: seeded random unit vectors, one for each layer."""
+"""Control directions: seeded random unit vectors, one for each layer, or one for each token of the vocabulary."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -20,3 +20,18 @@ def random_directions(d_model: int, layers: Sequence[int], seed: int) -> dict[in
         vector = torch.randn(d_model, generator=generator)
         directions[layer] = vector / vector.norm()
     return directions
+
+
+def token_directions(
+    ids: Int[Tensor, " tokens"], d_model: int, layer: int, seed: int
+) -> Float[Tensor, "tokens d_model"]:
+    """A Gaussian direction for each token, the same for the same id: drawn when asked for, not held for a vocabulary.
+
+    Source: the random mapping of TAR (Tamirisa et al. 2024, arXiv 2408.00761).
+    """
+    unique, where = ids.unique(return_inverse=True)
+    drawn: list[Tensor] = []
+    for token in unique.tolist():
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + layer) * 1_000_003 + token)
+        drawn.append(torch.randn(d_model, generator=generator))
+    return torch.stack(drawn).to(ids.device)[where]

@@ -2,18 +2,31 @@
 the inner adversary, recipes.
 """
 
-from interp_unlearn.unlearning import methods as methods  # registers them
-from interp_unlearn.unlearning.config import AdversaryConfig, UnlearnConfig
+from interp_unlearn.unlearning import knowledge_methods as knowledge_methods
+from interp_unlearn.unlearning import methods as methods  # both register theirs
+from interp_unlearn.unlearning.checkpoints import Checkpoints
+from interp_unlearn.unlearning.config import (
+    AdversaryConfig,
+    ForkConfig,
+    GuardConfig,
+    LoraConfig,
+    TradeOffConfig,
+    UnlearnConfig,
+)
 from interp_unlearn.unlearning.corpora import UnlearnData, scheduled_rows
+from interp_unlearn.unlearning.counterfactual import Counterfactual
 from interp_unlearn.unlearning.distillation import Distillation
 from interp_unlearn.unlearning.fine_tuning import FineTuning
+from interp_unlearn.unlearning.flattening import Flatten
 from interp_unlearn.unlearning.inference_edits import (
     candidate_teachers,
     clamp_edits,
     project_out_edits,
     steering_edits,
 )
+from interp_unlearn.unlearning.latent import LatentRMU
 from interp_unlearn.unlearning.layer_choice import choose_layers, effect_weights
+from interp_unlearn.unlearning.likelihood import GradientAscent, NegativePreference
 from interp_unlearn.unlearning.loop import unlearn
 from interp_unlearn.unlearning.misdirection import Misdirection
 from interp_unlearn.unlearning.objective import Objective
@@ -33,29 +46,48 @@ from interp_unlearn.unlearning.registry import (
     register_method,
     register_objective,
 )
+from interp_unlearn.unlearning.rerouting import Rerouting
 from interp_unlearn.unlearning.result import UnlearnResult
+from interp_unlearn.unlearning.shrinking import ShrinkPerturb
 from interp_unlearn.unlearning.subspace import SubspacePenalty
 from interp_unlearn.unlearning.task_vector import TaskVector
 from interp_unlearn.unlearning.teachers import compare_teachers
+from interp_unlearn.unlearning.update_rules import CollapseComponents, MaskBySign, ProjectConflicts, UpdateRule
 from interp_unlearn.unlearning.weight_edit import WeightEdit
 
 __all__ = [
     "DPO",
     "AdversaryConfig",
+    "Checkpoints",
+    "CollapseComponents",
+    "Counterfactual",
     "Distillation",
     "FineTuning",
+    "Flatten",
+    "ForkConfig",
+    "GradientAscent",
+    "GuardConfig",
+    "LatentRMU",
+    "LoraConfig",
+    "MaskBySign",
     "Misdirection",
+    "NegativePreference",
     "Objective",
     "PairSubspace",
     "ProFS",
+    "ProjectConflicts",
     "ProjectionPenalty",
     "Recipe",
     "Reference",
+    "Rerouting",
+    "ShrinkPerturb",
     "SubspacePenalty",
     "TaskVector",
+    "TradeOffConfig",
     "UnlearnConfig",
     "UnlearnData",
     "UnlearnResult",
+    "UpdateRule",
     "WeightEdit",
     "build_method",
     "build_objective",

@@ -19,6 +19,7 @@ from interp_unlearn.models import TokenBatch
 from interp_unlearn.objectives import cross_entropy
 from interp_unlearn.unlearning.config import AdversaryConfig, UnlearnConfig
 from interp_unlearn.unlearning.corpora import TokenCorpus, forget_mask
+from interp_unlearn.unlearning.gradients import norm_of
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
@@ -40,14 +41,27 @@ class Attack:
 
 
 def draw_attack(
-    corpus: TokenCorpus, config: AdversaryConfig, seed: int, step: int, device: torch.device | str
+    forget: TokenCorpus,
+    config: AdversaryConfig,
+    seed: int,
+    step: int,
+    device: torch.device | str,
+    outer: Callable[[list[int]], TokenBatch] | None = None,
 ) -> Attack:
     """Split the subjects in two at random, and draw a step's rows and learning rate: a function of (seed, step).
+
+    Args:
+        forget: what is relearned.
+        config: of the adversary.
+        seed: of the run.
+        step: of the run.
+        device: where the batches go.
+        outer: makes the batch of the other subjects' rows; by default these rows themselves.
 
     Raises:
         ConfigError: the forget rows carry no subjects, or only one.
     """
-    groups = sorted(set(corpus.groups or ()))
+    groups = sorted(set(forget.groups or ()))
     if len(groups) < 2:
         raise ConfigError(
             f"the adversary relearns some subjects and is judged on others, but the forget rows have {len(groups)}; "
@@ -55,12 +69,14 @@ def draw_attack(
         )
     draw = random.Random(f"adversary-{seed}-{step}")
     attacked = set(draw.sample(groups, len(groups) // 2))
-    assert corpus.groups is not None
-    inner_rows = [row for row, group in enumerate(corpus.groups) if group in attacked]
-    outer_rows = [row for row, group in enumerate(corpus.groups) if group not in attacked]
+    assert forget.groups is not None
+    inner_rows = [row for row, group in enumerate(forget.groups) if group in attacked]
+    outer_rows = [row for row, group in enumerate(forget.groups) if group not in attacked]
+    inner = tuple(forget.batch(_draw_rows(draw, inner_rows, config), device) for _ in range(config.steps))
+    chosen = _draw_rows(draw, outer_rows, config)
     return Attack(
-        inner=tuple(corpus.batch(_draw_rows(draw, inner_rows, config), device) for _ in range(config.steps)),
-        outer=corpus.batch(_draw_rows(draw, outer_rows, config), device),
+        inner=inner,
+        outer=forget.batch(chosen, device) if outer is None else outer(chosen),
         learning_rate=draw.choice(config.learning_rates),
     )
 
@@ -73,6 +89,7 @@ def attacked_gradient(
     base_norm: float,
     adversary: AdversaryConfig,
     config: UnlearnConfig,
+    inner_loss: Callable[[int], Tensor] | None = None,
 ) -> list[Tensor]:
     """`sum_k g_k`: forget gradients on the outer rows at weights relearned on the inner ones, ordered as `trained`.
 
@@ -84,23 +101,34 @@ def attacked_gradient(
     Args:
         outer_loss: the objective's loss on the outer rows at the current weights.
         base_norm: |g_0|, norm of the forget gradient at the weights themselves.
+        adversary: the attacker.
+        config: of the run.
+        inner_loss: what inner step k (from 0) minimises; by default cross-entropy on its rows.
     """
+
+    def relearning_loss(k: int) -> Tensor:
+        batch = attack.inner[k]
+        logits = model.run(batch, logits=True).logits
+        assert logits is not None
+        return cross_entropy(logits, batch.input_ids, forget_mask(batch, config))
+
+    inner_loss = inner_loss or relearning_loss
     targets = list(trained.values())
     total = [torch.zeros_like(parameter) for parameter in targets]
-    with _borrowed(list(model.hf.parameters())) as parameters:
+    with borrowed(list(model.hf.parameters())) as parameters:
         # No weight decay: the attacker relearns, it does not regularise.
         optimizer = torch.optim.AdamW(parameters, lr=attack.learning_rate, weight_decay=0.0)
         for k in range(1, adversary.steps + 1):
-            batch = attack.inner[k - 1]
-            logits = model.run(batch, logits=True).logits
-            assert logits is not None
             optimizer.zero_grad(set_to_none=True)
-            cross_entropy(logits, batch.input_ids, forget_mask(batch, config)).backward()
+            inner_loss(k - 1).backward()
             optimizer.step()
             if k not in adversary.gradient_steps:
                 continue
             gradients = gradient(outer_loss(), targets)
-            scale = min(adversary.max_scale, max(adversary.min_norm, base_norm) / max(norm_of(gradients), 1e-30))
+            scale = min(
+                adversary.max_scale,
+                max(adversary.min_norm, base_norm) / max(norm_of(gradients), 1e-30),
+            )
             for accumulated, part in zip(total, gradients, strict=True):
                 accumulated.add_(part, alpha=scale)
     return total
@@ -111,13 +139,8 @@ def gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(parameters), allow_unused=True, materialize_grads=True))
 
 
-def norm_of(gradients: Sequence[Tensor]) -> float:
-    """The L2 norm of several tensors taken together."""
-    return float(torch.stack([g.detach().float().norm() for g in gradients]).norm())
-
-
 @contextmanager
-def _borrowed(parameters: list[nn.Parameter]) -> Generator[list[nn.Parameter]]:
+def borrowed(parameters: list[nn.Parameter]) -> Generator[list[nn.Parameter]]:
     """All parameters require gradients inside; values, flags and gradients are put back, whatever happens."""
     kept = [(p, p.detach().clone(), p.requires_grad, p.grad) for p in parameters]
     try:

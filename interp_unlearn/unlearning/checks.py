@@ -1,6 +1,6 @@
 """What a run must not do silently: go on from a loss that is no number, or leave a target untouched."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,13 +27,13 @@ def check_finite(loss: Tensor, step: int, name: str) -> None:
         )
 
 
-def check_reached(trained: Mapping[str, nn.Parameter], name: str, config: UnlearnConfig) -> None:
+def check_reached(trained: Mapping[str, nn.Parameter], reached: Set[str], name: str, config: UnlearnConfig) -> None:
     """After a backward pass every named matrix must have a gradient; where all are trained, some may not be used.
 
     Raises:
         ConfigError: a tensor has none.
     """
-    missed = [tensor for tensor, parameter in trained.items() if parameter.grad is None]
+    missed = [tensor for tensor in trained if tensor not in reached]
     if missed and (config.roles is not None or len(missed) == len(trained)):
         raise ConfigError(
             f"objective {name}: no gradient reaches {len(missed)} of {len(trained)} trained tensors, first "

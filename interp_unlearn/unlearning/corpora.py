@@ -1,8 +1,9 @@
 """The texts of a run, tokenised once, and which of their rows each step sees."""
 
+import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -29,6 +30,7 @@ class UnlearnData:
         neutral: texts of the harmless class: what a projection is measured against, or what fine-tuning learns.
         forget_completions, retain_completions, neutral_completions: one for each text, or None.
         groups: subject of each forget row; the adversary splits by it, so that no fact is on both sides.
+        topics: topic of each forget row, where there are several: each batch is of one, in turn, as published for RMU.
         counterparts: for each forget row what should stand there instead: another completion of its prompt where the
             forget rows have completions, otherwise a whole text (a rewrite). Losses and edits on pairs need them.
         prompts: openings from which a distilled student is sampled; the forget prompts where there are none.
@@ -41,6 +43,7 @@ class UnlearnData:
     retain_completions: Sequence[str] | None = None
     neutral_completions: Sequence[str] | None = None
     groups: Sequence[str] | None = None
+    topics: Sequence[str] | None = None
     prompts: Sequence[str] = ()
     counterparts: Sequence[str] | None = None
 
@@ -57,7 +60,7 @@ class UnlearnData:
                 raise DataError(name, f"{len(texts)} texts but {len(completions)} completions; expected as many")
         if not self.forget:
             raise DataError("forget", "empty; expected at least one text")
-        for name in ("groups", "counterparts"):
+        for name in ("groups", "topics", "counterparts"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.forget):
                 raise DataError(name, f"{len(value)} {name} for {len(self.forget)} forget texts; give one each")
@@ -82,6 +85,7 @@ class TokenCorpus:
         bos_token_id: what counts as BOS.
         has_completions: whether the texts came with completions.
         groups: subject of each row, if known.
+        topics: topic of each row, if there are several.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -89,6 +93,7 @@ class TokenCorpus:
     bos_token_id: int | None
     has_completions: bool = False
     groups: tuple[str, ...] | None = None
+    topics: tuple[str, ...] | None = None
 
     @classmethod
     def from_texts(
@@ -98,6 +103,7 @@ class TokenCorpus:
         completions: Sequence[str] | None = None,
         *,
         groups: Sequence[str] | None = None,
+        topics: Sequence[str] | None = None,
         max_length: int | None = None,
     ) -> "TokenCorpus":
         """Tokenise the texts of one corpus.
@@ -107,7 +113,8 @@ class TokenCorpus:
         """
         batch = tokenize(tokenizer, texts, completions=completions, max_length=max_length)
         counted = batch.content_mask if batch.completion_mask is None else batch.completion_mask
-        return cls.from_batch(batch, counted, has_completions=completions is not None, groups=groups)
+        corpus = cls.from_batch(batch, counted, has_completions=completions is not None, groups=groups)
+        return replace(corpus, topics=None if topics is None else tuple(topics))
 
     @classmethod
     def from_batch(
@@ -142,10 +149,20 @@ class TokenCorpus:
             self.bos_token_id,
             self.has_completions,
             None if self.groups is None else tuple(self.groups[i] for i in indices),
+            None if self.topics is None else tuple(self.topics[i] for i in indices),
         )
 
+    def scheduled(self, batch_size: int, step: int, seed: int, stream: str) -> list[int]:
+        """Which rows a step sees, as `scheduled_rows` has them; with several topics, each step's rows are of one."""
+        topics = sorted(set(self.topics or ()))
+        if self.topics is None or len(topics) < 2:
+            return scheduled_rows(len(self), batch_size, step, seed, stream)
+        turn, topic = divmod(step, len(topics))
+        rows = [row for row, name in enumerate(self.topics) if name == topics[topic]]
+        return [rows[i] for i in scheduled_rows(len(rows), batch_size, turn, seed, f"{stream}-{topics[topic]}")]
+
     def joined(self, other: "TokenCorpus") -> "TokenCorpus":
-        """The rows of this corpus, then those of the other; groups are dropped."""
+        """The rows of this corpus, then those of the other; groups and topics are dropped."""
         return TokenCorpus(self.rows + other.rows, self.starts + other.starts, self.bos_token_id, self.has_completions)
 
 
@@ -167,10 +184,12 @@ class Corpora:
 
         def corpus(name: CorpusName) -> TokenCorpus | None:
             texts, completions = data.texts_of(name)
-            groups = data.groups if name == "forget" else None
+            groups, topics = (data.groups, data.topics) if name == "forget" else (None, None)
             if not texts:
                 return None
-            return TokenCorpus.from_texts(tokenizer, texts, completions, groups=groups, max_length=max_length)
+            return TokenCorpus.from_texts(
+                tokenizer, texts, completions, groups=groups, topics=topics, max_length=max_length
+            )
 
         forget = corpus("forget")
         assert forget is not None  # UnlearnData refuses an empty one
@@ -189,6 +208,26 @@ class Corpora:
                 f"objective {objective} needs {name} texts, and there are none; give UnlearnData({name}=...)"
             )
         return corpus
+
+    def hash(self) -> str:
+        """SHA-256 of all rows."""
+        digest = hashlib.sha256()
+        for name in ("forget", "retain", "neutral", "counterparts"):
+            corpus: TokenCorpus | None = getattr(self, name)
+            digest.update(
+                repr((name, None if corpus is None else (corpus.rows, corpus.starts, corpus.groups))).encode()
+            )
+        digest.update(repr(self.prompts).encode())
+        return digest.hexdigest()
+
+    def pairs(self, rows: Sequence[int], objective: str, device: torch.device | str = "cpu") -> TokenBatch:
+        """Forget rows, then their counterparts in the same order.
+
+        Raises:
+            ConfigError: the data has no counterparts.
+        """
+        pairs = self.forget.chosen(rows).joined(self.require("counterparts", objective).chosen(rows))
+        return pairs.batch(range(len(pairs)), device)
 
 
 def scheduled_rows(n_rows: int, batch_size: int, step: int, seed: int, stream: str) -> list[int]:

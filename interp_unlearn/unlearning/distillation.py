@@ -63,7 +63,12 @@ class Distillation(Objective):
     ) -> None:
         edits = teacher if isinstance(teacher, Mapping) else None
         super().__init__(
-            name, layers=tuple(layers), retains=edits is not None, meta=meta, needs_original=edits is not None
+            name,
+            layers=tuple(layers),
+            retains=edits is not None,
+            meta=meta,
+            needs_original=edits is not None,
+            needs_logits=True,
         )
         if not 0 <= contexts <= 1:
             raise ConfigError(f"contexts is a share of the rows, between 0 and 1, got {contexts}")
@@ -139,6 +144,17 @@ class Distillation(Objective):
         logits = model.run(batch, logits=True).logits
         assert logits is not None
         return kl(targets.to(logits.device), logits, mask), {}
+
+    def state(self) -> dict[str, Any]:
+        """The contexts sampled last."""
+        sampled = self._sampled
+        return {} if sampled is None else {"rows": sampled.rows, "starts": sampled.starts, "bos": sampled.bos_token_id}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with the contexts sampled last."""
+        if state:
+            rows = tuple(tuple(row) for row in state["rows"])
+            self._sampled = TokenCorpus(rows, tuple(state["starts"]), state["bos"], has_completions=True)
 
     def _sample(self, model: "HookedModel", corpora: Corpora, config: UnlearnConfig, draw: int) -> TokenCorpus:
         chosen = scheduled_rows(len(corpora.prompts), self.n_contexts, draw, config.seed, "prompts")

@@ -33,7 +33,7 @@ class FineTuning(Objective):
         retains: bool = True,
         name: str = "fine_tuning",
     ) -> None:
-        super().__init__(name, source=on, layers=tuple(layers), retains=retains)
+        super().__init__(name, source=on, layers=tuple(layers), retains=retains, needs_logits=True)
 
     def loss(
         self, model: "HookedModel", batch: TokenBatch, mask: Bool[Tensor, "batch pos"], targets: Any

@@ -1,7 +1,7 @@
 """RMU and its cosine variants: activations on forget text are pushed toward control directions."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,14 +9,23 @@ from torch import Tensor
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.models import TokenBatch
-from interp_unlearn.objectives import cosine_forget, random_directions, rmu_forget
+from interp_unlearn.objectives import (
+    contrastive_forget,
+    cosine_forget,
+    random_directions,
+    rmu_forget,
+    token_cosine_forget,
+)
 from interp_unlearn.sites import Site
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, forget_mask, scheduled_rows
-from interp_unlearn.unlearning.objective import Logs, Objective, as_layers
+from interp_unlearn.unlearning.objective import HiddenTerm, Logs, Objective, as_layers
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
+
+
+Kind = Literal["cosine", "mse", "token", "contrastive"]
 
 
 class Misdirection(Objective):
@@ -25,17 +34,20 @@ class Misdirection(Objective):
     `kind="mse"` is RMU (Li et al. 2024, arXiv 2403.03218) with target `coefficient * u`, or, with `adaptive`, Adaptive
     RMU (Dang et al. 2025, arXiv 2408.06223) with target `coefficient * mean||h0|| * u`. `kind="cosine"` is our reading
     of the cosine variant of Atil et al. 2026, arXiv 2605.26454 (abstract only), where the coefficient has no meaning.
+    `kind="token"` draws a direction for each token id instead, the random mapping of TAR (Tamirisa et al. 2024, arXiv
+    2408.00761); `kind="contrastive"` also leads away from the original activation, our reading of FALCON (Hu et al.
+    2025, arXiv 2502.01472).
 
     Caveat: a random target corrupts what follows rather than removing knowledge; judge the text, not the cloze alone.
 
     Args:
         layers: blocks whose output is misdirected (and retained).
-        kind: "cosine" or "mse".
+        kind: "cosine", "mse", "token" or "contrastive".
         coefficient: length of the target, for "mse" alone; L2 norm of the stream, or its multiple with `adaptive`.
         adaptive: measure the coefficient in mean norms of the original's forget activations at the layer.
         directions: unit vector for each layer; None draws Gaussian ones from `seed`.
         seed: of the drawn directions.
-        relative: retain term, relative MSE or RMU's plain one; None: plain for "mse".
+        hidden: how retained activations are compared; None: RMU's plain MSE for "mse", otherwise the relative one.
         meta: train against the inner adversary unless the config brings its own.
         name: for tables.
     """
@@ -44,19 +56,23 @@ class Misdirection(Objective):
         self,
         layers: int | Sequence[int],
         *,
-        kind: Literal["cosine", "mse"] = "cosine",
+        kind: Kind = "cosine",
         coefficient: float = 1.0,
         adaptive: bool = False,
         directions: Mapping[int, Tensor] | None = None,
         seed: int = 0,
-        relative: bool | None = None,
+        hidden: HiddenTerm | None = None,
         meta: bool = False,
         name: str = "misdirection",
     ) -> None:
-        if kind not in ("cosine", "mse"):
-            raise ConfigError(f'kind must be "cosine" or "mse", got {kind!r}')
+        if kind not in get_args(Kind):
+            raise ConfigError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
         super().__init__(
-            name, layers=as_layers(layers), relative=kind == "cosine" if relative is None else relative, meta=meta
+            name,
+            layers=as_layers(layers),
+            hidden=hidden or ("mse" if kind == "mse" else "relative_mse"),
+            meta=meta,
+            needs_original=kind == "contrastive",
         )
         self.kind = kind
         self.coefficient = coefficient
@@ -80,6 +96,10 @@ class Misdirection(Objective):
         mask = forget_mask(batch, config)
         self._norms = {layer: mean_norm(trace[Site(layer, "resid_post")], mask) for layer in self.layers}
 
+    def targets(self, model: "HookedModel", batch: TokenBatch) -> Any:
+        """The original's activations, for "contrastive" alone."""
+        return model.run(batch, reads=self._sites) if self.kind == "contrastive" else None
+
     def loss(
         self, model: "HookedModel", batch: TokenBatch, mask: Bool[Tensor, "batch pos"], targets: Any
     ) -> tuple[Float[Tensor, ""], Logs]:
@@ -88,14 +108,26 @@ class Misdirection(Objective):
         terms: list[Tensor] = []
         ratios: list[float] = []
         for layer, site in zip(self.layers, self._sites, strict=True):
-            h, u = trace[site], self._directions[layer].to(trace[site].device)
-            if self.kind == "cosine":
-                terms.append(cosine_forget(h, mask, u))
-            else:
-                length = self.coefficient * (self._norms[layer] if self.adaptive else 1.0)
-                terms.append(rmu_forget(h, mask, length * u))
-            ratios.append(mean_norm(h.detach(), mask) / self._norms[layer])
+            terms.append(self._term(layer, trace[site], batch, mask, None if targets is None else targets[site]))
+            ratios.append(mean_norm(trace[site].detach(), mask) / self._norms[layer])
         return torch.stack(terms).mean(), {"norm_ratio": sum(ratios) / len(ratios)}
+
+    def _term(
+        self,
+        layer: int,
+        h: Float[Tensor, "batch pos d_model"],
+        batch: TokenBatch,
+        mask: Bool[Tensor, "batch pos"],
+        original: Float[Tensor, "batch pos d_model"] | None,
+    ) -> Float[Tensor, ""]:
+        u = self._directions[layer].to(h.device)
+        if self.kind == "mse":
+            return rmu_forget(h, mask, self.coefficient * (self._norms[layer] if self.adaptive else 1.0) * u)
+        if self.kind == "token":
+            return token_cosine_forget(h, mask, batch.input_ids, layer, self.seed)
+        if original is not None:
+            return contrastive_forget(h, original, mask, u)
+        return cosine_forget(h, mask, u)
 
 
 def unit_direction(directions: Mapping[int, Tensor], layer: int, d_model: int) -> Float[Tensor, " d_model"]:

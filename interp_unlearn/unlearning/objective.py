@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -10,12 +10,14 @@ from torch import Tensor
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.models import TokenBatch
 from interp_unlearn.unlearning.config import UnlearnConfig
-from interp_unlearn.unlearning.corpora import Corpora, CorpusName, TokenCorpus, scheduled_rows
+from interp_unlearn.unlearning.corpora import Corpora, CorpusName, TokenCorpus
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
 
 Logs = dict[str, float]
+HiddenTerm = Literal["relative_mse", "mse", "distance"]
+"""How retained activations are compared: relative MSE (ours), RMU's plain one, or rerouting's L2 distance."""
 
 
 class Objective(ABC):
@@ -28,9 +30,10 @@ class Objective(ABC):
         layers: blocks at whose output retained activations are compared; empty for objectives that name none.
         source: the corpus the rows come from.
         retains: whether the retain terms are added.
-        relative: whether the activation term is the relative MSE, or RMU's plain one.
+        hidden: how retained activations are compared.
         meta: whether the objective is trained against an inner adversary by default.
         needs_original: whether `targets` must be called on the original weights.
+        needs_logits: whether the loss is on predictions, so that passes go through the whole model.
     """
 
     def __init__(
@@ -40,17 +43,19 @@ class Objective(ABC):
         source: CorpusName = "forget",
         layers: tuple[int, ...] = (),
         retains: bool = True,
-        relative: bool = True,
+        hidden: HiddenTerm = "relative_mse",
         meta: bool = False,
         needs_original: bool = False,
+        needs_logits: bool = False,
     ) -> None:
         self.name = name
         self.source: CorpusName = source
         self.layers = layers
         self.retains = retains
-        self.relative = relative
+        self.hidden: HiddenTerm = hidden
         self.meta = meta
         self.needs_original = needs_original
+        self.needs_logits = needs_logits
 
     def corpus(self, corpora: Corpora) -> TokenCorpus:
         """The rows the objective's loss is over.
@@ -73,10 +78,29 @@ class Objective(ABC):
             )
 
     def batch(self, model: "HookedModel", corpora: Corpora, config: UnlearnConfig, step: int) -> TokenBatch:
-        """The rows of a step; by default those the schedule gives."""
-        corpus = self.corpus(corpora)
-        rows = scheduled_rows(len(corpus), config.batch_size, step, config.seed, self.source)
-        return corpus.batch(rows, model.device)
+        """The rows of a step; by default those the schedule gives, of one topic at a time."""
+        return self.rows(
+            model, corpora, self.corpus(corpora).scheduled(config.batch_size, step, config.seed, self.source)
+        )
+
+    def rows(self, model: "HookedModel", corpora: Corpora, rows: Sequence[int]) -> TokenBatch:
+        """The batch that given rows make; losses on pairs add the rows' counterparts."""
+        return self.corpus(corpora).batch(rows, model.device)
+
+    def schedule(self, progress: float) -> tuple[float, float]:
+        """Weights of the forget loss and of the retain terms at a share of the training, from 0 to below 1."""
+        return 1.0, 1.0
+
+    def weight(self, batch: TokenBatch, mask: Bool[Tensor, "batch pos"]) -> float:
+        """What a batch counts for in an update: the tokens, or predictions, that its loss is a mean over."""
+        return float(mask[:, 1:].sum() if self.needs_logits else mask.sum())
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to remember of the objective, as JSON; most remember nothing."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027 most have nothing to take up
+        """Go on from a checkpoint's state; called after `prepare`."""
 
     def targets(self, model: "HookedModel", batch: TokenBatch) -> Any:
         """What the loss is measured against; called without gradients, on the original weights if `needs_original`."""

@@ -10,7 +10,7 @@ from interp_unlearn.errors import ConfigError
 from interp_unlearn.models import TokenBatch
 from interp_unlearn.objectives import dpo, preference_margin, sequence_log_probability
 from interp_unlearn.unlearning.config import UnlearnConfig
-from interp_unlearn.unlearning.corpora import Corpora, scheduled_rows
+from interp_unlearn.unlearning.corpora import Corpora
 from interp_unlearn.unlearning.objective import Logs, Objective
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class DPO(Objective):
     """
 
     def __init__(self, beta: float = 0.1, *, layers: Sequence[int] = (), name: str = "dpo") -> None:
-        super().__init__(name, layers=tuple(layers), needs_original=True)
+        super().__init__(name, layers=tuple(layers), needs_original=True, needs_logits=True)
         if not beta > 0:
             raise ConfigError(f"objective {name}: beta must be more than 0, got {beta}")
         self.beta = beta
@@ -44,19 +44,18 @@ class DPO(Objective):
         """Check that there are pairs.
 
         Raises:
-            ConfigError: the data has no counterparts, or an adversary is asked for.
+            ConfigError: the data has no counterparts.
         """
         super().prepare(model, corpora, config)
         corpora.require("counterparts", self.name)
-        if config.adversary is not None:
-            raise ConfigError(f"objective {self.name} works on pairs and the adversary draws single rows; drop one")
 
-    def batch(self, model: "HookedModel", corpora: Corpora, config: UnlearnConfig, step: int) -> TokenBatch:
-        """The forget rows of the schedule, then their counterparts in the same order."""
-        forget, counterparts = (corpora.require(name, self.name) for name in ("forget", "counterparts"))
-        rows = scheduled_rows(len(forget), config.batch_size, step, config.seed, "forget")
-        pairs = forget.chosen(rows).joined(counterparts.chosen(rows))
-        return pairs.batch(range(len(pairs)), model.device)
+    def rows(self, model: "HookedModel", corpora: Corpora, rows: Sequence[int]) -> TokenBatch:
+        """The forget rows, then their counterparts in the same order."""
+        return corpora.pairs(rows, self.name, model.device)
+
+    def weight(self, batch: TokenBatch, mask: Bool[Tensor, "batch pos"]) -> float:
+        """The pairs, over which the loss is a mean."""
+        return len(batch.input_ids) / 2
 
     def targets(self, model: "HookedModel", batch: TokenBatch) -> Any:
         """The original's log-probability of each row."""

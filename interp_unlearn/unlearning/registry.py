@@ -98,6 +98,17 @@ def build_method(name: str, **options: object) -> "Objective | WeightEdit | Mapp
     | rmu | layers, coefficient, adaptive, seed | the published loss, retain term included |
     | cosine_rmu | layers, seed | our reading of the cosine variant |
     | cosine_rmu_meta | layers, seed | the same against an inner adversary |
+    | token_rmu | layers, seed | cosine to a random direction of each token's own, TAR's start |
+    | contrastive_rmu | layers, seed | toward the direction and away from the original |
+    | rmu_lat | layers, coefficient, adaptive, radius, ascent_steps, seed | rmu under a latent adversary |
+    | counterfactual | layers, by | read as the counterpart is read by the original |
+    | counterfactual_meta | layers, by | the same against an inner adversary |
+    | rerouting | layers | away from the original's activations |
+    | gradient_ascent | | minus next-token cross-entropy, nothing retained |
+    | grad_diff | layers | the same with the retain terms |
+    | npo | beta, layers | negative preference against the original |
+    | simnpo | beta, margin, layers | the same without it, by length |
+    | flattened | pools, clean_share, contexts, layers | the original with its answer pools made uniform, distilled |
     | dpo | beta, layers | preference for the counterparts over the forget rows |
     | distilled | edits, clean_share, contexts, refresh, ... | an inference-time intervention, distilled |
     | hardened | clean_share, contexts, layers | what has unlearned, kept as it is against the adversary |
@@ -106,6 +117,7 @@ def build_method(name: str, **options: object) -> "Objective | WeightEdit | Mapp
     | *weight edits* | | `WeightEdit`, whose `apply` changes a model |
     | profs | rank, n_pairs, centre | the pairs' differences projected out of what writes into the stream |
     | task_vector | coefficient, score | fine-tuning on the forget rows, subtracted |
+    | shrink_perturb | alpha, beta, seed | shrunk and perturbed, to distil into |
     | *inference edits* | | a map for `HookedModel.edited`; the weights stay |
     | steering | directions, layers, coefficient, estimator, scales | a mean difference subtracted from the stream |
 

@@ -19,12 +19,14 @@ class UnlearnResult:
     Attributes:
         objective: name of the objective or of the weight edit.
         config: what it was told.
-        history: one row a step: step, forget (the objective's loss), retain (weighted), grad_norm (before clipping),
-            and the objective's own numbers. Of a weight edit that does not train, one row a tensor.
+        history: one row a step: step, forget (the objective's loss), retain (weighted), grad_norm (of their sum, L2,
+            before clipping), forget_grad_norm, and with retain terms retain_grad_norm and gradient_cosine (between the
+            two); and the objective's own numbers. Of a weight edit that does not train, one row a tensor.
         changed: one row a trained tensor, see `Reference.changed`.
         curve: one row a checkpoint, from the callback; of a weight edit, one row a setting that was tried; else empty.
         seconds: wall-clock time of preparation, training and callbacks.
-        settings: a weight edit's own settings; an objective's are with whoever built it.
+        settings: a weight edit's own settings, or the update rules of a run; an objective's are with whoever built it.
+        stopped: why training ended before its last step; None if it did not.
     """
 
     objective: str
@@ -34,6 +36,7 @@ class UnlearnResult:
     curve: "pd.DataFrame"
     seconds: float
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
+    stopped: str | None = None
 
     def to_frame(self) -> "pd.DataFrame":
         """The history."""
@@ -53,6 +56,7 @@ class UnlearnResult:
             "objective": self.objective,
             "settings": dict(self.settings),
             "config": asdict(self.config),
+            "stopped": self.stopped,
             "seconds": self.seconds,
             "environment": environment(),
         }

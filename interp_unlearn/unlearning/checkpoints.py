@@ -1,0 +1,76 @@
+"""A run that can be interrupted: its state in safetensors and JSON, and the way back from there, bit for bit.
+
+Batches, attacks and samplings are functions of the seed and the step, so there is no random state to keep: the step is
+that state.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from interp_unlearn.artifacts import read_json, read_tensors, replaced, write_json, write_tensors
+from interp_unlearn.errors import ArtifactError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+TENSORS, RECORD = "state.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where and how often a run's state is kept.
+
+    The folder holds the latest state alone and is removed when the run is over. A run that finds there the state of the
+    same run (same model, data, objective and settings) goes on from it; the state of another run is refused.
+
+    Attributes:
+        folder: of the state.
+        every: updates between two.
+    """
+
+    folder: Path
+    every: int = 50
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+        if self.every < 1:
+            raise ConfigError(f"checkpoints: every must be at least 1, got {self.every}")
+
+    def save(self, identity: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """Keep a state, in the place of the one before."""
+        with replaced(self.folder) as folder:
+            folder.mkdir()
+            write_tensors(folder / TENSORS, tensors, {})
+            write_json(folder / RECORD, {"identity": identity, **record})
+
+    def load(self, identity: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The state that is there, if any.
+
+        Raises:
+            ArtifactError: it is of another run, or damaged.
+        """
+        if not (self.folder / RECORD).exists():
+            if self.folder.exists():
+                raise ArtifactError(
+                    f"{self.folder} exists and holds no {RECORD}; choose another folder for checkpoints"
+                )
+            return None
+        record: dict[str, Any] = read_json(self.folder / RECORD)
+        found = record.get("identity", {})
+        differing = sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key))
+        if differing:
+            raise ArtifactError(
+                f"{self.folder} holds the state of another run ({', '.join(differing)} differ); remove it, or choose "
+                "another folder for checkpoints"
+            )
+        logger.info("going on from step %d, kept in %s", record["step"], self.folder)
+        return read_tensors(self.folder / TENSORS)[0], record
+
+    def remove(self) -> None:
+        """The run is over."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,75 @@
+"""MUDMAN's adversary: one that keeps relearning beside the model, instead of starting anew at every step."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from interp_unlearn.models import TokenBatch
+from interp_unlearn.objectives import cross_entropy
+from interp_unlearn.unlearning.adversary import borrowed, gradient
+from interp_unlearn.unlearning.config import ForkConfig, UnlearnConfig
+from interp_unlearn.unlearning.corpora import forget_mask
+
+if TYPE_CHECKING:
+    from interp_unlearn.interventions import HookedModel
+
+
+class Fork:
+    """The attacker's own weights, of every parameter.
+
+    Source: Sondej et al. 2025, arXiv 2506.12484: set back to the main weights every so many updates, one step of
+    cross-entropy on the forget batch an update, and the forget gradient taken where it stands.
+
+    Args:
+        config: how often it is set back, and its learning rate.
+    """
+
+    def __init__(self, config: ForkConfig) -> None:
+        self.config = config
+        self._weights: dict[str, Tensor] = {}
+
+    def gradient(
+        self,
+        model: "HookedModel",
+        trained: Mapping[str, nn.Parameter],
+        batch: TokenBatch,
+        loss: Callable[[], Tensor],
+        step: int,
+        config: UnlearnConfig,
+    ) -> list[Tensor]:
+        """Relearn for one step, then take the forget gradient there; the model's weights come back bit for bit.
+
+        Args:
+            model: whose weights are lent.
+            trained: tensors the gradient is with respect to.
+            batch: forget rows that are relearned.
+            loss: the forget loss at the current weights.
+            step: of the run.
+            config: of the run.
+        """
+        named = dict(model.hf.named_parameters())
+        if step % self.config.refork == 0 or not self._weights:
+            self._weights = {name: parameter.detach().clone() for name, parameter in named.items()}
+        with borrowed(list(named.values())):
+            with torch.no_grad():
+                for name, parameter in named.items():
+                    parameter.copy_(self._weights[name])
+            logits = model.run(batch, logits=True).logits
+            assert logits is not None
+            cross_entropy(logits, batch.input_ids, forget_mask(batch, config)).backward()
+            with torch.no_grad():
+                for name, parameter in named.items():
+                    if parameter.grad is not None:
+                        parameter.sub_(parameter.grad, alpha=self.config.learning_rate)
+                    self._weights[name].copy_(parameter)
+            return gradient(loss(), list(trained.values()))
+
+    def state(self) -> dict[str, Tensor]:
+        """The attacker's weights, for a checkpoint."""
+        return dict(self._weights)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint's state."""
+        self._weights = {name: tensor.clone() for name, tensor in state.items()}

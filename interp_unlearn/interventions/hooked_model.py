@@ -28,7 +28,8 @@ from interp_unlearn.interventions.trace import Trace
 from interp_unlearn.models.architecture import resolve_architecture
 from interp_unlearn.models.batches import TokenBatch, special_id, tokenize
 from interp_unlearn.models.chats import Chat, tokenize_chats
-from interp_unlearn.models.loading import DeviceMap, load_model, weights_hash
+from interp_unlearn.models.checkpoint_copy import write_changed
+from interp_unlearn.models.loading import DeviceMap, load_first_blocks, load_model, weights_hash
 from interp_unlearn.models.quantisation import check_quantisation
 from interp_unlearn.sites import Site
 
@@ -46,6 +47,7 @@ class HookedModel:
         tokenizer: its tokenizer.
         backend: name of the backend that runs the passes.
         name: where the model came from.
+        blocks_left_out: of a model loaded up to some block, how many lie above it; 0 for a whole one.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class HookedModel:
         self.tokenizer = tokenizer
         self.backend = backend
         self.name = name
+        self.blocks_left_out = 0
         check_quantisation(hf)
         self.architecture = resolve_architecture(hf)
         self._backend = make_backend(backend, hf, tokenizer, self.architecture)
@@ -72,6 +75,7 @@ class HookedModel:
         dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
         device_map: DeviceMap | None = None,
+        first_blocks: int | None = None,
     ) -> "HookedModel":
         """Load a model from a directory or a hub id.
 
@@ -81,12 +85,24 @@ class HookedModel:
             dtype: of the weights; None takes what config.json states.
             device: where the weights go.
             device_map: spread them over devices instead, as in transformers; needs accelerate.
+            first_blocks: load the embedding and this many blocks, no others and no head: enough to read and to train
+                below, in a fraction of the memory. Whatever needs logits is then refused; under the torch backend only.
 
         Raises:
             CheckpointError: it cannot be loaded.
             BackendError: there is no such backend, or it does not take this model.
+            ConfigError: there are not that many blocks, or `device_map` is given too.
         """
         check_backend(backend)  # before the minutes a large model takes to load
+        if first_blocks is not None:
+            if backend != "torch" or device_map is not None:
+                raise ConfigError(
+                    f"first_blocks needs the backend torch and no device_map, got {backend}, {device_map}"
+                )
+            hf, tokenizer, left_out = load_first_blocks(path, first_blocks, dtype, device)
+            model = cls(hf, tokenizer, backend, str(path))
+            model.blocks_left_out = left_out
+            return model
         hf, tokenizer = load_model(path, dtype, device, device_map)
         return cls(hf, tokenizer, backend, str(path))
 
@@ -102,6 +118,11 @@ class HookedModel:
     def context_length(self) -> int | None:
         """Tokens of the longest text the model was made for; None if its config does not say."""
         return self.architecture.context_length
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether only the first blocks are loaded, so that there are no logits."""
+        return self.architecture.unembed is None
 
     @property
     def device(self) -> torch.device:
@@ -230,6 +251,8 @@ class HookedModel:
         Raises:
             ConfigError: a setting is out of range, or sampling was asked for without a seed.
         """
+        if self.is_partial:
+            raise ConfigError("a model loaded without its upper blocks cannot generate; load the whole model")
         stop_ids = sorted({*self._end_ids(), *stop_token_ids})
         pads = (special_id(self.tokenizer, "pad"), special_id(self.tokenizer, "eos"), *stop_ids, 0)
         batch = batch.to(self.device)
@@ -248,7 +271,16 @@ class HookedModel:
             )
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write model and tokenizer in Hugging Face layout."""
+        """Write model and tokenizer in Hugging Face layout.
+
+        Of a model loaded up to some block the checkpoint it came from is copied, with the changed tensors in it.
+
+        Raises:
+            CheckpointError: that checkpoint cannot be copied; see `write_changed`.
+        """
+        if self.is_partial:
+            write_changed(self.name, path, dict(self.hf.named_parameters()), self.hf.base_model_prefix)
+            return
         self.hf.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
 
@@ -272,6 +304,11 @@ class HookedModel:
     def _last_site(self, reads: Sequence[Site], stop_after: int | None, logits: bool | None) -> Site | None:
         """Where the pass may end; None for a whole pass."""
         wants_logits = bool(logits) or Site.logits in reads
+        if self.is_partial and (wants_logits or (not reads and logits is None and stop_after is None)):
+            raise ConfigError(
+                f"only the first {self.n_layers} of {self.n_layers + self.blocks_left_out} blocks are loaded, so there "
+                "are no logits: load the whole model, or use losses on activations alone (kl_weight=0)"
+            )
         if stop_after is not None:
             stop = Site(stop_after, "resid_post")
             stop.check(self.n_layers)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from interp_unlearn.artifacts import hash_tensors
-from interp_unlearn.errors import CheckpointError
+from interp_unlearn.errors import CheckpointError, ConfigError
 from interp_unlearn.models.quantisation import quantisation_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,43 @@ def load_model(
     return _load(AutoModelForCausalLM, path, dtype, device, device_map)
 
 
+def load_first_blocks(
+    path: str | Path, n_blocks: int, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, int]":
+    """Load the embedding and the first blocks of a causal language model, and nothing above them; no head.
+
+    Args:
+        path: a directory in Hugging Face layout, or a hub id.
+        n_blocks: how many blocks.
+        dtype: dtype of the weights; None takes what config.json states.
+        device: where the weights go.
+
+    Returns:
+        The model without its head, its tokenizer, and how many blocks were left out.
+
+    Raises:
+        CheckpointError: as for `load_model`.
+        ConfigError: the model has fewer blocks.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    local = _check_path(path)
+    try:
+        config: Any = AutoConfig.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    text = config.get_text_config()
+    total: int = text.num_hidden_layers
+    if not 1 <= n_blocks <= total:
+        raise ConfigError(f"{path}: the model has {total} blocks; got {n_blocks} of them to load")
+    for name, value in list(vars(text).items()):
+        if isinstance(value, list) and len(value) == total:  # one entry a block, such as layer_types
+            setattr(text, name, value[:n_blocks])
+    text.num_hidden_layers = n_blocks
+    model, tokenizer = _load(AutoModel, path, dtype, device, None, config=config)
+    return model, tokenizer, total - n_blocks
+
+
 def load_classifier(
     path: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
@@ -61,6 +98,7 @@ def _load(
     dtype: torch.dtype | None,
     device: str | torch.device,
     device_map: DeviceMap | None,
+    **options: Any,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     from safetensors import SafetensorError
     from transformers import AutoTokenizer
@@ -74,6 +112,7 @@ def _load(
             trust_remote_code=False,
             output_loading_info=True,
             device_map=device_map,
+            **options,
         )
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
     except (OSError, ImportError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

@@ -91,6 +91,7 @@ class TrainingRun:
             corpora.require("retain", objective.name)
         else:
             retention = None
+        _check_reach(model, objective, retention, config)
         if config.trade_off is not None and (
             retention is None or (config.trade_off.kind == "dual" and not config.kl_weight > 0)
         ):
@@ -287,6 +288,28 @@ def _compared(forget: Gradients, retain: Gradients | None) -> Logs:
     if retain is not None:
         logs |= {"retain_grad_norm": norm_of(retain.values()), "gradient_cosine": cosine_of(forget, retain)}
     return logs
+
+
+def _check_reach(
+    model: "HookedModel", objective: Objective, retention: Retention | None, config: UnlearnConfig
+) -> None:
+    """Refuse what needs logits of a model that has none, before anything is computed."""
+    if not model.is_partial:
+        return
+    adversary = config.adversary or (AdversaryConfig() if objective.meta else None)
+    needs = {
+        "the objective": objective.needs_logits,
+        "the retain terms (set kl_weight and nll_weight to 0)": retention is not None and retention.needs_logits,
+        "the guard": config.guard is not None,
+        'the adversary (relearns="activations" needs none, and is weaker)': adversary is not None
+        and getattr(adversary, "relearns", "text") == "text",
+    }
+    asking = [what for what, needed in needs.items() if needed]
+    if asking:
+        raise ConfigError(
+            f"objective {objective.name}: only the first {model.n_layers} blocks are loaded, and logits are needed by "
+            f"{', '.join(asking)}; load the whole model or drop these"
+        )
 
 
 def _shares(weights: list[float]) -> list[float]:

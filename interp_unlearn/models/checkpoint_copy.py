@@ -1,0 +1,135 @@
+"""A copy of a checkpoint with some tensors changed: bytes are copied and the changed ones written over, in place.
+
+So a model of which only some blocks were loaded is saved whole, in the memory of its largest changed tensor, and every
+tensor that did not change keeps its very bytes.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp_unlearn.artifacts import read_json, replaced
+from interp_unlearn.errors import CheckpointError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own library
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies in a safetensors file.
+
+    Attributes:
+        dtype: as stored.
+        shape: as stored.
+        start, end: first byte and the one after the last, counted from the start of the file.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def write_changed(
+    checkpoint: str | Path, out: str | Path, tensors: Mapping[str, Tensor], prefix: str = ""
+) -> list[str]:
+    """Copy a checkpoint and put the tensors that differ in.
+
+    Args:
+        checkpoint: a directory in Hugging Face layout with safetensors files, or a hub id that is in the local cache.
+        out: the new directory; written whole or not at all.
+        tensors: by name; those equal to the stored ones (in the stored dtype) are left alone.
+        prefix: what names in the file may have in front, as transformers' `base_model_prefix`.
+
+    Returns:
+        The stored names of the tensors that were written.
+
+    Raises:
+        CheckpointError: there are no safetensors files, a tensor is not in them, or has another shape there.
+    """
+    source = _folder_of(checkpoint)
+    files = _files(source)
+    stored = {name: (file, entry) for file in files for name, entry in stored_tensors(file).items()}
+    changed: list[str] = []
+    with replaced(out) as folder:
+        shutil.copytree(source, folder, symlinks=False)
+        for name, tensor in tensors.items():
+            key = _stored_name(name, prefix, stored, source)
+            file, entry = stored[key]
+            if entry.shape != tuple(tensor.shape):
+                raise CheckpointError(f"{source}: {key} has shape {entry.shape} there and {tuple(tensor.shape)} here")
+            value = tensor.detach().to("cpu", entry.dtype).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            with (folder / file.relative_to(source)).open("r+b") as opened:
+                opened.seek(entry.start)
+                if opened.read(entry.end - entry.start) == value:
+                    continue
+                opened.seek(entry.start)
+                opened.write(value)
+            changed.append(key)
+    return changed
+
+
+def stored_tensors(file: Path) -> dict[str, StoredTensor]:
+    """What a safetensors file holds, from its header alone.
+
+    Raises:
+        CheckpointError: it is no such file, or its header does not fit it.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if not 2 <= length <= min(LONGEST_HEADER, size - 8):
+            raise CheckpointError(f"{file}: not a safetensors file: a header of {length} bytes in a file of {size}")
+        try:
+            header: dict[str, Any] = json.loads(opened.read(length))
+        except ValueError as error:
+            raise CheckpointError(f"{file}: not a safetensors file: {error}") from error
+    found: dict[str, StoredTensor] = {}
+    for name, entry in header.items():
+        if name == "__metadata__" or entry["dtype"] not in DTYPES:
+            continue
+        start, end = (8 + length + offset for offset in entry["data_offsets"])
+        if not 8 + length <= start <= end <= size:
+            raise CheckpointError(f"{file}: {name} lies outside of the file; download the checkpoint again")
+        found[name] = StoredTensor(DTYPES[entry["dtype"]], tuple(entry["shape"]), start, end)
+    return found
+
+
+def _folder_of(checkpoint: str | Path) -> Path:
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(checkpoint), local_files_only=True))
+    except (LocalEntryNotFoundError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}: no such directory, and not in the local cache of the hub") from error
+
+
+def _files(folder: Path) -> list[Path]:
+    if (folder / INDEX).is_file():
+        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name]
+        if outside:
+            raise CheckpointError(f"{folder}: {INDEX} names a file outside of the folder: {outside[0]}")
+        return [folder / name for name in names]
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    raise CheckpointError(f"{folder}: neither {SINGLE} nor {INDEX}; save the checkpoint with safetensors first")
+
+
+def _stored_name(name: str, prefix: str, stored: Mapping[str, object], source: Path) -> str:
+    for candidate in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")):
+        if candidate in stored:
+            return candidate
+    raise CheckpointError(f"{source}: no tensor named {name} in the checkpoint, with or without {prefix!r} in front")

@@ -71,6 +71,31 @@ def read_labelled_texts(
     return LabelledTexts(texts, labels, groups)
 
 
+def read_topics(
+    data: Path, topics: Sequence[Path], layout: Layout, neutral: Path | None, *, limit: int | None, skip: int
+) -> tuple[LabelledTexts, list[str] | None]:
+    """The texts of several files one after another, and the topic of each target text: its file's name.
+
+    Raises:
+        DataError: as `read_labelled_texts`.
+        ConfigError: two files have one name.
+    """
+    first = read_labelled_texts(data, layout, neutral, limit=limit, skip=skip)
+    if not topics:
+        return first, None
+    files = [data, *topics]
+    if len({file.stem for file in files}) < len(files):
+        raise ConfigError("--topic: topics are called after their files, and two of the files have the same name")
+    parts = [first, *(read_labelled_texts(file, layout, limit=limit, skip=skip) for file in topics)]
+    labels = [file.stem for file, part in zip(files, parts, strict=True) for _ in part.of_class(1)]
+    joined = LabelledTexts(
+        tuple(text for part in parts for text in part.texts),
+        tuple(label for part in parts for label in part.labels),
+        tuple(f"{file.stem} {group}" for file, part in zip(files, parts, strict=True) for group in part.groups),
+    )
+    return joined, labels
+
+
 def require_both_classes(texts: LabelledTexts, data: Path) -> None:
     """Refuse texts of one class.
 
@@ -83,7 +108,9 @@ def require_both_classes(texts: LabelledTexts, data: Path) -> None:
         raise DataError(data, f"all {len(texts.labels)} rows are {kind}; give rows of both classes (see --neutral)")
 
 
-def open_model(path: str, device: str, dtype: Dtype | None, backend: str = "torch") -> "HookedModel":
+def open_model(
+    path: str, device: str, dtype: Dtype | None, backend: str = "torch", first_blocks: int | None = None
+) -> "HookedModel":
     """Load a model without progress bars or warnings of transformers on stderr.
 
     Raises:
@@ -97,7 +124,7 @@ def open_model(path: str, device: str, dtype: Dtype | None, backend: str = "torc
     quiet_transformers()
     check_device(device)
     precision = None if dtype is None else getattr(torch, dtype)
-    return HookedModel.from_pretrained(path, backend=backend, dtype=precision, device=device)
+    return HookedModel.from_pretrained(path, backend=backend, dtype=precision, device=device, first_blocks=first_blocks)
 
 
 def open_scorers(names: Sequence[str], device: str) -> "list[ClassifierScorer]":

@@ -1,6 +1,5 @@
 """`unlearn`: a model and a target in, a changed model in Hugging Face layout out."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -10,26 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp_unlearn.cli import options
+from interp_unlearn.cli.methods import FROM_PROBES, ON_PAIRS, Intervention, make_intervention, make_method
 from interp_unlearn.errors import ConfigError
 
 if TYPE_CHECKING:
-    from interp_unlearn.interventions import Edit, HookedModel
-    from interp_unlearn.probes import Estimator, ProbeSet
-    from interp_unlearn.sites import Site
-    from interp_unlearn.unlearning import Objective, UnlearnConfig, UnlearnData, WeightEdit
+    from interp_unlearn.unlearning import UnlearnConfig, UnlearnData, UnlearnResult
 
-_FROM_PROBES = ("probe_single", "probe_multi", "distilled")
-_ON_PAIRS = ("dpo", "profs")
 _REPLAY_TOKENS = 64
-_SEEDED = ("random_single", "random_multi", "rmu", "cosine_rmu", "cosine_rmu_meta")
 
 
-class Intervention(StrEnum):
-    """What can be done to activations along a probe's direction."""
+class Attacker(StrEnum):
+    """Adversaries a run can be trained against."""
 
-    clamp = "clamp"
-    project_out = "project_out"
-    steering = "steering"
+    text = "text"
+    activations = "activations"
+    fork = "fork"
 
 
 def unlearn(
@@ -83,6 +77,36 @@ def unlearn(
     ] = None,
     retain_weight: Annotated[float | None, typer.Option("--retain-weight", help="Of retained activations.")] = None,
     kl_weight: Annotated[float | None, typer.Option("--kl-weight", help="Of the KL on retain text.")] = None,
+    nll_weight: Annotated[float | None, typer.Option("--nll-weight", help="Of cross-entropy on retain text.")] = None,
+    accumulation: Annotated[int | None, typer.Option("--accumulation", min=1, help="Batches of an update.")] = None,
+    topics: Annotated[
+        list[Path] | None, typer.Option("--topic", help="Another file like --data: batches are of one file in turn.")
+    ] = None,
+    adversary: Annotated[
+        Attacker | None, typer.Option("--adversary", help="Train against an inner attacker that relearns these.")
+    ] = None,
+    rules: Annotated[
+        list[str] | None, typer.Option("--rule", help="Change the forget gradient, as mask_by_sign; repeat it.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Of counterfactual: cosine, relative_mse or predictions.")
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option("--lora-rank", min=1, help="Train adapters, then merge them.")
+    ] = None,
+    max_kl: Annotated[
+        float | None, typer.Option("--max-kl", help="Stop once KL on retain text is beyond it, in nats per token.")
+    ] = None,
+    first_blocks: Annotated[
+        int | None, typer.Option("--first-blocks", min=1, help="Load these blocks alone; for losses without logits.")
+    ] = None,
+    cache_prefix: Annotated[
+        bool, typer.Option("--cache-prefix", help="Keep the stream below the trained blocks over the epochs.")
+    ] = False,
+    keep_every: Annotated[
+        int | None, typer.Option("--keep-every", min=1, help="Updates between states to go on from, in OUT.state.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run will take, and do nothing.")] = False,
     max_length: options.MaxLengthOption = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of batches and random directions.")] = None,
     device: options.DeviceOption = "cpu",
@@ -92,12 +116,24 @@ def unlearn(
     from dataclasses import asdict
 
     from interp_unlearn.artifacts import hash_file
-    from interp_unlearn.cli.inputs import open_model, parse_layers, read_labelled_texts, require_both_classes
+    from interp_unlearn.cli.inputs import open_model, parse_layers, read_topics, require_both_classes
     from interp_unlearn.cli.outputs import run_folder, show_written
     from interp_unlearn.data import read_texts
     from interp_unlearn.evaluation import sample_documents
     from interp_unlearn.probes import ProbeSet
-    from interp_unlearn.unlearning import UnlearnConfig, UnlearnData, WeightEdit, load_recipe, method_kind
+    from interp_unlearn.unlearning import (
+        AdversaryConfig,
+        Checkpoints,
+        ForkConfig,
+        GuardConfig,
+        LoraConfig,
+        UnlearnConfig,
+        UnlearnData,
+        WeightEdit,
+        build_rule,
+        load_recipe,
+        method_kind,
+    )
     from interp_unlearn.unlearning import unlearn as train
 
     base = None if recipe is None else load_recipe(recipe)
@@ -116,6 +152,14 @@ def unlearn(
         "learning_rate": learning_rate,
         "retain_weight": retain_weight,
         "kl_weight": kl_weight,
+        "nll_weight": nll_weight,
+        "accumulation": accumulation,
+        "adversary": None
+        if adversary is None
+        else (ForkConfig() if adversary is Attacker.fork else AdversaryConfig(relearns=adversary.value)),
+        "lora": None if lora_rank is None else LoraConfig(rank=lora_rank, alpha=float(lora_rank)),
+        "guard": None if max_kl is None else GuardConfig(max_kl=max_kl),
+        "cache_prefix": cache_prefix or None,
         "max_length": max_length,
         "seed": seed,
         "layers": None if train_layers is None else tuple(parse_layers(train_layers)),
@@ -124,24 +168,30 @@ def unlearn(
     if roles is not None:
         config = replace(config, roles=None if roles == "all" else tuple(roles.split(",")))
 
-    texts = read_labelled_texts(data, layout, neutral, limit=limit, skip=skip)
-    if name in _ON_PAIRS and layout is not options.Layout.pairs:
+    texts, topic_of = read_topics(data, topics or [], layout, neutral, limit=limit, skip=skip)
+    if name in ON_PAIRS and layout is not options.Layout.pairs:
         raise ConfigError(f"objective {name} works on pairs, and --layout {layout} has none; give --layout pairs")
-    if (retain is None and kind == "loss") or name in (*_FROM_PROBES, "civil_finetuning"):
+    if (retain is None and kind == "loss") or name in (*FROM_PROBES, "civil_finetuning"):
         require_both_classes(texts, data)
-    hooked = open_model(model, device, dtype)
-    retained = texts.of_class(0) if retain is None else read_texts(retain)
     unlearn_data = UnlearnData(
         forget=texts.of_class(1),
-        retain=[*retained, *sample_documents(hooked, replay, _REPLAY_TOKENS, seed=config.seed)],
+        retain=texts.of_class(0) if retain is None else read_texts(retain),
         neutral=texts.of_class(0),
         groups=texts.groups_of_class(1),
+        topics=topic_of,
         counterparts=texts.of_class(0) if layout is options.Layout.pairs else None,
     )
     chosen: dict[str, Any] = dict(base.options) if base else {}
     chosen |= {} if layers is None else {"layers": parse_layers(layers)}
-    for option, value in (("coefficient", coefficient), ("estimator", estimator), ("beta", beta), ("rank", rank)):
-        chosen |= {} if value is None else {option: value}
+    extra = {"coefficient": coefficient, "estimator": estimator, "beta": beta, "rank": rank, "by": by}
+    chosen |= {option: value for option, value in extra.items() if value is not None}
+    if dry_run:
+        _show_estimate(model, name, chosen, config, unlearn_data, probes, device, dtype, first_blocks)
+        return
+    hooked = open_model(model, device, dtype, first_blocks=first_blocks)
+    if replay:
+        written = sample_documents(hooked, replay, _REPLAY_TOKENS, seed=config.seed)
+        unlearn_data = replace(unlearn_data, retain=[*unlearn_data.retain, *written])
     probe_set = None if probes is None else ProbeSet.load(probes, hooked)
     teacher_model = None if teacher is None else open_model(teacher, device, dtype)
     edits = partial(
@@ -155,6 +205,8 @@ def unlearn(
         coefficient=chosen.get("coefficient", 1.0),
     )
     target = make_method(name, chosen, config, probe_set, teacher_model, edits)
+    if isinstance(target, WeightEdit) and (rules or keep_every):
+        raise ConfigError(f"{name} is a weight edit: --rule and --keep-every go with losses")
     identity = {
         "task": "unlearn",
         "model_hash": hooked.hash(),
@@ -162,7 +214,8 @@ def unlearn(
         "options": {**chosen, "intervention": intervention, "overshoot": overshoot},
         "layers": None if isinstance(target, WeightEdit) else list(target.layers),
         "config": asdict(config),
-        "data": hash_file(data),
+        "rules": list(rules or ()),
+        "data": [hash_file(file) for file in (data, *(topics or ()))],
         "neutral": None if neutral is None else hash_file(neutral),
         "retain": None if retain is None else hash_file(retain),
         "replay": replay,
@@ -175,99 +228,61 @@ def unlearn(
         if isinstance(target, WeightEdit):
             result = target.apply(hooked, unlearn_data, config)
         else:
-            result = train(hooked, target, unlearn_data, config)
+            kept = None if keep_every is None else Checkpoints(out.with_name(f"{out.name}.state"), keep_every)
+            applied = [build_rule(rule) for rule in rules or ()]
+            result = train(hooked, target, unlearn_data, config, rules=applied, resume=kept)
         hooked.save_pretrained(folder)
         result.save(folder)
-    typer.echo(f"{name}: {result.seconds:.1f} s")
-    if "forget" in result.history:
-        losses = result.history["forget"].tolist()
-        what = "fine-tuning" if isinstance(target, WeightEdit) else "forget"
-        typer.echo(f"{what} loss {losses[0]:.4g} to {losses[-1]:.4g} in {config.steps} steps")
-    tensors = result.changed["tensor"].tolist()
-    typer.echo(f"changed {len(tensors)} tensors, {tensors[0]} to {tensors[-1]}")
-    typer.echo(f"largest relative change of a tensor {max(result.changed['relative_change'].tolist()):.3g}")
+    _show_result(result, "fine-tuning" if isinstance(target, WeightEdit) else "forget")
     show_written(out)
 
 
-def make_method(
+def _show_result(result: "UnlearnResult", what: str) -> None:
+    typer.echo(f"{result.objective}: {result.seconds:.1f} s")
+    if "forget" in result.history:
+        losses = result.history["forget"].tolist()
+        typer.echo(f"{what} loss {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps")
+    if result.stopped is not None:
+        typer.echo(result.stopped)
+    tensors = result.changed["tensor"].tolist()
+    typer.echo(f"changed {len(tensors)} tensors, {tensors[0]} to {tensors[-1]}")
+    typer.echo(f"largest relative change of a tensor {max(result.changed['relative_change'].tolist()):.3g}")
+
+
+def _show_estimate(
+    model: str,
     name: str,
     chosen: dict[str, Any],
     config: "UnlearnConfig",
-    probes: "ProbeSet | None" = None,
-    teacher: "HookedModel | None" = None,
-    edits: "Callable[[ProbeSet, list[int]], Mapping[Site, Edit]] | None" = None,
-) -> "Objective | WeightEdit":
-    """Build an objective or a weight edit from what the command line can say.
-
-    Args:
-        name: in the registry.
-        chosen: options that were given.
-        config: of the run.
-        probes: where directions come from.
-        teacher: what the oracle distils.
-        edits: what `distilled` distils, made from probes and layers.
-
-    Raises:
-        ConfigError: the method needs something that was not given, or there is none of that name.
-        SiteError: a layer has no probe.
-    """
-    from interp_unlearn.unlearning import build_method
-
-    extra: dict[str, Any] = {}
-    if name in _FROM_PROBES:
-        if probes is None:
-            raise ConfigError(f"objective {name} needs --probes, a folder that `interp-unlearn probe` wrote")
-        found = chosen.get("layers") or _layers_of(probes, single=name == "probe_single")
-        extra = {"layers": found, "directions": probes}
-        if name == "distilled":
-            assert edits is not None
-            extra = {"layers": found, "edits": edits(probes, found), "contexts": 0.0}
-            chosen = {key: value for key, value in chosen.items() if key not in ("estimator", "coefficient")}
-    elif name in _SEEDED:
-        if "layers" not in chosen:
-            raise ConfigError(f"objective {name} needs --layers, for example --layers 2-5")
-        extra = {"seed": config.seed}
-    elif name == "oracle":
-        if teacher is None:
-            raise ConfigError("objective oracle needs --teacher, a model that never learned the target")
-        extra = {"teacher": teacher}
-    elif name == "hardened":
-        extra = {"contexts": 0.0}  # nothing here tells prompts from what follows them
-    return build_method(name, **{**chosen, **extra})  # pyright: ignore[reportReturnType] inference edits are refused
-
-
-def make_intervention(
-    intervention: Intervention,
-    model: "HookedModel",
     data: "UnlearnData",
-    config: "UnlearnConfig",
-    probes: "ProbeSet",
-    layers: list[int],
-    *,
-    estimator: "Estimator | None" = None,
-    overshoot: float = 1.0,
-    coefficient: float = 1.0,
-) -> "Mapping[Site, Edit]":
-    """What `distilled` distils at some layers: clamps at the probes' borders, projections, or steering in class gaps.
+    probes: Path | None,
+    device: str,
+    dtype: options.Dtype | None,
+    first_blocks: int | None,
+) -> None:
+    """Say what a run will take; nothing is loaded but the tokenizer."""
+    import torch
+    from transformers import AutoTokenizer
 
-    Raises:
-        ConfigError: for steering, at some layer the target texts do not project beyond the neutral ones.
-        SiteError: a layer has no probe.
-    """
-    from interp_unlearn.unlearning import clamp_edits, project_out_edits, projection_scales, steering_edits
+    from interp_unlearn.cli.outputs import show_table
+    from interp_unlearn.probes import ProbeSet
+    from interp_unlearn.unlearning import Objective
+    from interp_unlearn.unlearning.corpora import Corpora
+    from interp_unlearn.unlearning.estimate import estimate_run
 
-    if intervention is Intervention.steering:
-        estimator = estimator or "mean_difference"
-        scales = projection_scales(model, data, probes, layers, config, estimator=estimator)
-        return steering_edits(probes, layers, coefficient, estimator=estimator, scales=scales)
-    if intervention is Intervention.project_out:
-        return project_out_edits(probes, layers, estimator=estimator or "logistic")
-    return clamp_edits(probes, layers, estimator=estimator or "logistic", overshoot=overshoot)
-
-
-def _layers_of(probes: "ProbeSet", single: bool) -> list[int]:
-    """The layer of the best probe on the stream, or all layers that have one."""
-    from interp_unlearn.unlearning import choose_layers
-
-    n_probes = sum(site.component == "resid_post" for site in probes.sites)
-    return list(choose_layers(probes, 1 if single else max(1, n_probes)))
+    if name in ("distilled", "oracle"):
+        raise ConfigError(
+            f"--dry-run cannot build {name} without loading models; estimate hardened, which costs as much"
+        )
+    target = make_method(name, chosen, config, None if probes is None else ProbeSet.load(probes))
+    if not isinstance(target, Objective):
+        raise ConfigError(f"--dry-run is for losses; {name} is a weight edit and takes a pass or two over the texts")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    corpora = Corpora.from_data(tokenizer, data, config.max_length)
+    precision = None if dtype is None else getattr(torch, dtype)
+    found = estimate_run(
+        model, tokenizer, target, corpora, config, dtype=precision, device=device, first_blocks=first_blocks
+    )
+    typer.echo(f"trains {found.trained_numbers:,} numbers in {len(found.trained)} tensors: {', '.join(found.trained)}")
+    show_table(found.to_frame())
+    typer.echo(f"disk {found.disk / 1e9:.3g} GB; about {found.step_seconds:.3g} s a step, {found.seconds:.3g} s in all")

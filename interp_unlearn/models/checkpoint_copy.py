@@ -7,6 +7,7 @@ tensor that did not change keeps its very bytes.
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def write_changed(
 
     Args:
         checkpoint: a directory in Hugging Face layout with safetensors files, or a hub id that is in the local cache.
-        out: the new directory; written whole or not at all.
+        out: the new directory, written whole or not at all; or one that exists, to be filled.
         tensors: by name; those equal to the stored ones (in the stored dtype) are left alone.
         prefix: what names in the file may have in front, as transformers' `base_model_prefix`.
 
@@ -59,8 +60,9 @@ def write_changed(
     files = _files(source)
     stored = {name: (file, entry) for file in files for name, entry in stored_tensors(file).items()}
     changed: list[str] = []
-    with replaced(out) as folder:
-        shutil.copytree(source, folder, symlinks=False)
+    # A folder that is there already is somebody's own temporary one, who sees to it that it appears whole.
+    with nullcontext(Path(out)) if Path(out).is_dir() else replaced(out) as folder:
+        shutil.copytree(source, folder, symlinks=False, dirs_exist_ok=True)
         for name, tensor in tensors.items():
             key = _stored_name(name, prefix, stored, source)
             file, entry = stored[key]

@@ -12,7 +12,7 @@ from interp_unlearn.errors import CheckpointError, ConfigError
 from interp_unlearn.models.quantisation import quantisation_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -61,23 +61,47 @@ def load_first_blocks(
         CheckpointError: as for `load_model`.
         ConfigError: the model has fewer blocks.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
+
+    config = load_config(path)
+    left_out = keep_blocks(config, n_blocks)
+    model, tokenizer = _load(AutoModel, path, dtype, device, None, config=config)
+    return model, tokenizer, left_out
+
+
+def load_config(path: str | Path) -> "PretrainedConfig":
+    """A model's configuration, without its weights.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    from transformers import AutoConfig
 
     local = _check_path(path)
     try:
-        config: Any = AutoConfig.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
+        return AutoConfig.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    text = config.get_text_config()
+
+
+def keep_blocks(config: "PretrainedConfig", n_blocks: int) -> int:
+    """Shorten a configuration, in place, to a model's first blocks.
+
+    Returns:
+        How many are left out.
+
+    Raises:
+        ConfigError: the model has fewer blocks.
+    """
+    text: Any = config.get_text_config()
     total: int = text.num_hidden_layers
     if not 1 <= n_blocks <= total:
-        raise ConfigError(f"{path}: the model has {total} blocks; got {n_blocks} of them to load")
+        raise ConfigError(f"the model has {total} blocks; got {n_blocks} of them to load")
     for name, value in list(vars(text).items()):
         if isinstance(value, list) and len(value) == total:  # one entry a block, such as layer_types
             setattr(text, name, value[:n_blocks])
     text.num_hidden_layers = n_blocks
-    model, tokenizer = _load(AutoModel, path, dtype, device, None, config=config)
-    return model, tokenizer, total - n_blocks
+    return total - n_blocks
 
 
 def load_classifier(

@@ -52,7 +52,13 @@ from interp_unlearn.unlearning.shrinking import ShrinkPerturb
 from interp_unlearn.unlearning.subspace import SubspacePenalty
 from interp_unlearn.unlearning.task_vector import TaskVector
 from interp_unlearn.unlearning.teachers import compare_teachers
-from interp_unlearn.unlearning.update_rules import CollapseComponents, MaskBySign, ProjectConflicts, UpdateRule
+from interp_unlearn.unlearning.update_rules import (
+    CollapseComponents,
+    MaskBySign,
+    ProjectConflicts,
+    UpdateRule,
+    build_rule,
+)
 from interp_unlearn.unlearning.weight_edit import WeightEdit
 
 __all__ = [
@@ -91,6 +97,7 @@ __all__ = [
     "WeightEdit",
     "build_method",
     "build_objective",
+    "build_rule",
     "candidate_teachers",
     "choose_layers",
     "clamp_edits",

@@ -203,6 +203,20 @@ def top_components(rows: Float[Tensor, "n d"], rank: int) -> Float[Tensor, "d k"
     return vectors[:kept].T
 
 
+RULES: dict[str, type[UpdateRule]] = {rule.name: rule for rule in (ProjectConflicts, MaskBySign, CollapseComponents)}
+
+
+def build_rule(name: str, **options: Any) -> UpdateRule:
+    """Make an update rule by its name.
+
+    Raises:
+        ConfigError: the name is unknown, or the options do not fit it.
+    """
+    if name not in RULES:
+        raise ConfigError(f"unknown update rule {name!r}; expected one of {', '.join(RULES)}")
+    return RULES[name](**options)
+
+
 def _owner(hf: nn.Module, name: str) -> nn.Module:
     path, _, leaf = name.rpartition(".")
     module = hf.get_submodule(path)

@@ -12,6 +12,7 @@ from interp_unlearn.cli.collect import collect
 from interp_unlearn.cli.directions import directions
 from interp_unlearn.cli.drift import drift
 from interp_unlearn.cli.evaluate import evaluate
+from interp_unlearn.cli.exam import exam, facts
 from interp_unlearn.cli.heatmap import heatmap
 from interp_unlearn.cli.probe import probe
 from interp_unlearn.cli.score import score
@@ -34,6 +35,8 @@ for verb in (
     heatmap,
     unlearn,
     evaluate,
+    exam,
+    facts,
     toxicity,
     classifier,
     score,

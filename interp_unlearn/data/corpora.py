@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from interp_unlearn.data.hub import explain_missing_corpus
 from interp_unlearn.data.lines import read_lines, read_objects, require_text, write_lines
 from interp_unlearn.errors import DataError
 
@@ -15,8 +16,11 @@ def read_texts(path: str | Path) -> list[str]:
     without the line ending.
 
     Raises:
-        DataError: the file is empty, or a JSON line has no text.
+        DataError: the file is missing or empty, or a JSON line has no text; of a corpus of WMDP that was named instead
+            of a file, how to come by it.
     """
+    if not Path(path).exists():
+        explain_missing_corpus(str(path))
     if Path(path).suffix == ".jsonl":
         return [require_text(path, row.get("text"), "text", line) for line, row in read_objects(path)]
     return [line.removesuffix("\n").removesuffix("\r") for _, line in read_lines(path) if line.strip()]

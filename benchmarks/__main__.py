@@ -7,7 +7,7 @@ import pandas as pd
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import gpu, interventions, machine, probes
+from benchmarks import gpu, interventions, machine, probes, unlearning
 from benchmarks.page import keep_result, write_page
 
 MEASURED = {
@@ -16,6 +16,9 @@ MEASURED = {
     "memory": interventions.measure_memory,
     "probes": probes.measure,
     "probes_on_demand": probes.measure_on_demand,
+    "update": unlearning.measure_step,
+    "training_memory": unlearning.measure_training_memory,
+    "unlearning_8b": unlearning.measure_8b,
     "gpu": gpu.measure,
 }
 DESCRIBED = {
@@ -24,6 +27,9 @@ DESCRIBED = {
     "memory": interventions.describe_memory,
     "probes": probes.describe,
     "probes_on_demand": probes.describe_on_demand,
+    "update": unlearning.describe_step,
+    "training_memory": unlearning.describe_training_memory,
+    "unlearning_8b": unlearning.describe_8b,
     "gpu": gpu.describe,
 }
 

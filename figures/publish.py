@@ -1,45 +1,69 @@
-"""Copies the figures of a finished study into this folder and its table into README.md (`make figures`).
+"""Puts what a finished study found where it is read: its figures into this folder, its tables into README and docs.
 
-With --check nothing is written: exit code 1 says that README or figures are older than the study.
+`make figures` publishes runs/organism and runs/toxicity, whichever are there. With --check nothing is written: exit
+code 1 says that something published is older than the run.
 """
 
 import argparse
 import re
-import shutil
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
-BLOCK = re.compile(r"(<!-- results: make figures -->\n).*?(<!-- end of results -->)", re.DOTALL)
+ROOT = HERE.parent
 
 
 def main() -> int:
-    """Publishes a run, or checks that it is published."""
+    """Publishes runs, or checks that they are published."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of `interp-unlearn reproduce`")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of `reproduce` or of `compare`")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    drawn = sorted((arguments.run / "figures").glob("*.p[dn][fg]"))
+    stale = 0
+    for run in arguments.runs:
+        files = published(run)
+        if not files:
+            print(f"{run} holds no finished study; run `make reproduce` or `make toxicity` first", file=sys.stderr)
+            return 2
+        for target, content in files.items():
+            if target.exists() and target.read_bytes() == content:
+                continue
+            stale += 1
+            if arguments.check:
+                print(f"{target.name} is not what {run} holds", file=sys.stderr)
+            else:
+                target.write_bytes(content)
+    return int(arguments.check and stale > 0)
+
+
+def published(run: Path) -> dict[Path, bytes]:
+    """What a run makes of each file; nothing if it is not finished."""
+    drawn = sorted((run / "figures").glob("*.p[dn][fg]"))
+    readme = ROOT / "README.md"
     if not drawn:
-        print(f"{arguments.run} holds no figures; run `make reproduce` first", file=sys.stderr)
-        return 2
-    table = (arguments.run / "dissociation.md").read_text(encoding="utf-8")
-    text = README.read_text(encoding="utf-8")
-    current = BLOCK.sub(lambda found: f"{found[1]}{table}{found[2]}", text)
-    stale = [figure.name for figure in drawn if not _same(figure, HERE / figure.name)]
-    if arguments.check:
-        for name in [*stale, *(["README.md"] if current != text else [])]:
-            print(f"{name} is not what {arguments.run} holds", file=sys.stderr)
-        return int(bool(stale) or current != text)
-    for figure in drawn:
-        shutil.copyfile(figure, HERE / figure.name)
-    README.write_text(current, encoding="utf-8")
-    return 0
+        return {}
+    if (run / "dissociation.md").exists():
+        files = {HERE / figure.name: figure.read_bytes() for figure in drawn}
+        return files | {readme: _filled(readme, "results", run / "dissociation.md")}
+    if not (run / "ranking.md").exists():
+        return {}
+    goal = "toxicity"
+    files = {HERE / f"{goal}_{figure.name}": figure.read_bytes() for figure in drawn if "excess" in figure.name}
+    files[readme] = _filled(readme, f"{goal} comparison", run / "ranking.md")
+    page = ROOT / "docs" / f"{goal}.md"
+    for block in ("comparison", "search"):
+        files[page] = _filled(page, f"{goal} {block}", run / f"{block}.md", files.get(page))
+    return files
 
 
-def _same(one: Path, other: Path) -> bool:
-    return other.exists() and one.read_bytes() == other.read_bytes()
+def _filled(target: Path, block: str, source: Path, text: bytes | None = None) -> bytes:
+    """The target with a table between the marks of a block."""
+    found = (target.read_bytes() if text is None else text).decode()
+    marks = re.compile(rf"(<!-- {block}: make figures -->\n).*?(<!-- end of {block} -->)", re.DOTALL)
+    if not marks.search(found):
+        raise SystemExit(f"{target.name} has no marks of a block {block!r}")
+    table = source.read_text(encoding="utf-8")
+    return marks.sub(lambda match: f"{match[1]}{table}{match[2]}", found).encode()
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def unlearn(
         trained = trained_tensors(model, config) if adapted is None else adapted.factors
         reference = Reference(trained)
         try:
-            with _training(model.hf, trained):
+            with training(model.hf, trained):
                 run = TrainingRun.prepared(model, objective, data, config, trained, reference, rules)
                 if resume is not None:
                     run.resume(resume)
@@ -123,7 +123,7 @@ def _train(
 
 
 @contextmanager
-def _training(hf: nn.Module, trained: Mapping[str, nn.Parameter]) -> Generator[None]:
+def training(hf: nn.Module, trained: Mapping[str, nn.Parameter]) -> Generator[None]:
     """Only the trained tensors require gradients, every module is in eval mode; both are put back."""
     parameters = list(hf.parameters())
     flags = [(p, p.requires_grad, p.grad) for p in parameters]

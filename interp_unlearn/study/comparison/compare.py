@@ -25,7 +25,13 @@ from interp_unlearn.study.comparison.attack import attack_curves
 from interp_unlearn.study.comparison.bench import load_bench
 from interp_unlearn.study.comparison.measures import judged_by_kind, measure, under
 from interp_unlearn.study.comparison.search import Trial, best_trial, read_trials, try_setting
-from interp_unlearn.study.comparison.summary import excess_table, summarize, summary_markdown
+from interp_unlearn.study.comparison.summary import (
+    excess_table,
+    ranking_markdown,
+    search_markdown,
+    summarize,
+    summary_markdown,
+)
 from interp_unlearn.study.stage import fit_goal_probes, load_stage
 from interp_unlearn.study.workers import quieten, run_side_by_side
 
@@ -75,7 +81,7 @@ def compare_methods(out: Path, config: ComparisonConfig | None = None, workers: 
 
     Args:
         out: folder: trials/, runs/, measures.parquet, verdicts.parquet, relearning.parquet, comparison.parquet (means
-            with intervals), trials.parquet, comparison.md, figures/.
+            with intervals), trials.parquet, comparison.md, ranking.md, search.md, figures/.
         config: settings, by default the study's own.
         workers: processes, one thread each.
 
@@ -149,8 +155,14 @@ def write_tables(out: Path, config: ComparisonConfig) -> None:
     summary = summarize(tables["measures"], tables["verdicts"], tables["relearning"], standings)
     write_parquet(out / "comparison.parquet", summary)
     write_parquet(out / "excess.parquet", excess_table(tables["relearning"]))
-    with replaced(out / "comparison.md") as temporary:
-        temporary.write_text(summary_markdown(summary, trials, len(config.seeds)) + "\n", encoding="utf-8")
+    texts = {
+        "comparison.md": summary_markdown(summary, trials, len(config.seeds)),
+        "ranking.md": ranking_markdown(summary),
+        "search.md": search_markdown(trials),
+    }
+    for name, text in texts.items():
+        with replaced(out / name) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def draw_figures(out: Path) -> None:

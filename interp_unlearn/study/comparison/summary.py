@@ -13,6 +13,7 @@ from interp_unlearn.statistics import bootstrap_gap_closed, bootstrap_mean, boot
 from interp_unlearn.statistics.intervals import percentile_interval
 from interp_unlearn.study.comparison.attack import CHECKPOINTS
 from interp_unlearn.study.comparison.measures import KINDS
+from interp_unlearn.study.comparison.search import KL_BUDGET
 
 TWIN, ORIGINAL = "twin", "none"
 MEASURED = ("hazardous_cloze", "benign_cloze", "retain_kl", "probe_original", "probe_retrained")
@@ -117,6 +118,50 @@ def summary_markdown(summary: pd.DataFrame, trials: pd.DataFrame, n_seeds: int) 
     notes = [f"Means over {n_seeds} seeds; intervals are 95% bootstraps over prompts, within one organism."]
     notes += [f"Every setting was refused: {', '.join(refused)}."] if refused else []
     return "\n".join([*lines, "", *notes])
+
+
+def ranking_markdown(summary: pd.DataFrame) -> str:
+    """The short table: every method but the references, least excess after relearning first, whatever its standing."""
+    at = summary.set_index(["contender", "measure"])
+    standing = dict(zip(summary["contender"], summary["standing"], strict=True))
+    names = [name for name in standing if standing[name] != "reference"]
+
+    def cell(name: str, measure: str, digits: int = 2) -> str:
+        return f"{at.loc[(name, measure), 'mean'] + 0.0:.{digits}f}"
+
+    lines = [
+        "| method | E seen / held-out / unlike | broken, same | KL (nats) | excess after relearning [95%] |",
+        "|---|---|---|---|---|",
+    ]
+    for name in sorted(names, key=lambda name: at.loc[(name, "relearned_excess"), "mean"]):
+        row = at.loc[(name, "relearned_excess")]
+        efficacy, broken = (
+            " / ".join(cell(name, f"{what}_{kind}") for kind in KINDS[:3]) for what in ("efficacy", "broken")
+        )
+        excess = f"{row['mean'] + 0.0:.2f} [{row['low'] + 0.0:.2f}, {row['high'] + 0.0:.2f}]"
+        lines.append(f"| {name} ({standing[name]}) | {efficacy} | {broken} | {cell(name, 'retain_kl', 4)} | {excess} |")
+    return "\n".join(lines)
+
+
+def search_markdown(trials: pd.DataFrame) -> str:
+    """What the search settled on for each method, and how many of its settings the budget of divergence allowed."""
+    lines = [
+        "| method | setting | clean, validation | relearned, validation | within the budget |",
+        "|---|---|---|---|---|",
+    ]
+    for name, tried in trials.groupby("contender", sort=True):
+        done = tried.loc[tried["kl"].notna()]
+        chosen = tried.loc[tried["chosen"]]
+        if not len(chosen):
+            lines.append(f"| {name} | every setting was refused | | | 0 of {len(tried)} |")
+            continue
+        best = chosen.iloc[0]
+        affordable = int((done["kl"] <= KL_BUDGET).sum())
+        lines.append(
+            f"| {name} | `{best['setting']}` | {best['clean']:.2f} | {best['relearned']:.2f} | "
+            f"{affordable} of {len(tried)} |"
+        )
+    return "\n".join(lines)
 
 
 def _by_prompt(verdicts: pd.DataFrame, name: str, kind: str, verdict: str) -> Float[np.ndarray, " prompt"]:

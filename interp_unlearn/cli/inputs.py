@@ -10,7 +10,7 @@ from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.sites import Site, residual_stream
 
 if TYPE_CHECKING:
-    from interp_unlearn.data import Prompt
+    from interp_unlearn.data import FactQuestion, Prompt
     from interp_unlearn.evaluation import ClassifierScorer
     from interp_unlearn.interventions import HookedModel
     from interp_unlearn.interventions.selections import Tokens
@@ -26,11 +26,20 @@ class LabelledTexts:
         texts: both classes, in the order of the file.
         labels: 1 for the target (what is to be forgotten), 0 for neutral.
         groups: rows of one group belong together (a pair and its rewrite).
+        answers: of facts, what each text ends in; None for other layouts, and for texts of the other class.
     """
 
     texts: tuple[str, ...]
     labels: tuple[int, ...]
     groups: tuple[str, ...]
+    answers: tuple[str | None, ...] | None = None
+
+    def questions(self) -> tuple[list[str], list[str]] | None:
+        """The target texts as prompts and completions; None unless they are facts."""
+        if self.answers is None:
+            return None
+        facts = [(text, answer) for text, answer in zip(self.texts, self.answers, strict=True) if answer is not None]
+        return [text.removesuffix(answer) for text, answer in facts], [answer for _, answer in facts]
 
     def of_class(self, label: int) -> list[str]:
         return [text for text, found in zip(self.texts, self.labels, strict=True) if found == label]
@@ -48,11 +57,14 @@ def read_labelled_texts(
         DataError: a file is missing, empty or malformed, or no row is left after ``skip``.
         ConfigError: a neutral file was given for a layout that holds both classes.
     """
-    from interp_unlearn.data import TOXIC_FROM, read_pairs, read_prompts, read_texts
+    from interp_unlearn.data import TOXIC_FROM, read_facts, read_pairs, read_prompts, read_texts
 
-    if neutral is not None and layout is not Layout.texts:
-        raise ConfigError(f"--neutral goes with --layout texts; {data} in the layout {layout} holds both classes")
+    if neutral is not None and layout not in (Layout.texts, Layout.facts):
+        raise ConfigError(
+            f"--neutral goes with --layout texts or facts; {data} in the layout {layout} holds both classes"
+        )
     rows: list[tuple[str, int, str]] = []
+    answers: list[str] = []
     if layout is Layout.pairs:
         for index, pair in _rows(data, read_pairs(data), limit, skip):
             rows += [(pair.toxic, 1, f"pair {index}"), (pair.neutral[0], 0, f"pair {index}")]
@@ -63,12 +75,41 @@ def read_labelled_texts(
         for index, (text, toxicity) in _rows(data, scored, limit, skip):
             rows.append((text, int(toxicity >= TOXIC_FROM), f"prompt {index}"))
     else:
-        rows += [(text, 1, f"text {index}") for index, text in _rows(data, read_texts(data), limit, skip)]
+        if layout is Layout.facts:
+            facts = _rows(data, read_facts(data), limit, skip)
+            rows += [(in_words(fact), 1, f"fact {index}") for index, fact in facts]
+            answers = [f" {fact.answer}" for _, fact in facts]
+        else:
+            rows += [(text, 1, f"text {index}") for index, text in _rows(data, read_texts(data), limit, skip)]
         if neutral is not None:
-            others = _rows(neutral, read_texts(neutral), limit, skip)
+            others = _rows(neutral, read_plain(neutral), limit, skip)
             rows += [(text, 0, f"neutral {index}") for index, text in others]
     texts, labels, groups = zip(*rows, strict=True)
-    return LabelledTexts(texts, labels, groups)
+    ends = (*answers, *[None] * (len(rows) - len(answers))) if answers else None
+    return LabelledTexts(texts, labels, groups, ends)
+
+
+def in_words(fact: "FactQuestion") -> str:
+    """A fact as one text: question, then answer."""
+    from interp_unlearn.evaluation.facts import QUESTION
+
+    return f"{QUESTION.format(question=fact.question)} {fact.answer}"
+
+
+def read_plain(path: Path) -> list[str]:
+    """Plain texts, or facts (JSON lines with question and answer) as texts.
+
+    Raises:
+        DataError: the file is missing, empty or malformed.
+    """
+    from interp_unlearn.data import read_facts, read_texts
+    from interp_unlearn.data.lines import read_objects
+
+    if path.suffix in (".json", ".jsonl") and path.is_file():
+        _, first = next(iter(read_objects(path)))
+        if "question" in first:
+            return [in_words(fact) for fact in read_facts(path)]
+    return read_texts(path)
 
 
 def read_topics(
@@ -92,6 +133,7 @@ def read_topics(
         tuple(text for part in parts for text in part.texts),
         tuple(label for part in parts for label in part.labels),
         tuple(f"{file.stem} {group}" for file, part in zip(files, parts, strict=True) for group in part.groups),
+        None if first.answers is None else tuple(answer for part in parts for answer in part.answers or ()),
     )
     return joined, labels
 

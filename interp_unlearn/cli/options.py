@@ -13,6 +13,7 @@ class Layout(StrEnum):
     pairs = "pairs"
     prompts = "prompts"
     texts = "texts"
+    facts = "facts"
 
 
 class Dtype(StrEnum):
@@ -31,12 +32,13 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         help="Target texts: a file of toxic/neutral pairs (ParaDetox TSV), of scored prompts (RealToxicityPrompts "
-        "jsonl; target from toxicity 0.5), or of plain texts (.jsonl with 'text', or a text a line).",
+        "jsonl; target from toxicity 0.5), of plain texts (.jsonl with 'text', or a text a line), or of facts (TOFU's "
+        "JSON lines with question and answer).",
     ),
 ]
 LayoutOption = Annotated[Layout, typer.Option("--layout", help="Layout of --data.")]
 NeutralOption = Annotated[
-    Path | None, typer.Option("--neutral", help="Plain texts of the other class; needed with the layout texts.")
+    Path | None, typer.Option("--neutral", help="Plain texts of the other class, for the layouts texts and facts.")
 ]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Rows (pairs) used of each file; all where not given.")

@@ -116,9 +116,8 @@ def unlearn(
     from dataclasses import asdict
 
     from interp_unlearn.artifacts import hash_file
-    from interp_unlearn.cli.inputs import open_model, parse_layers, read_topics, require_both_classes
+    from interp_unlearn.cli.inputs import open_model, parse_layers, read_plain, read_topics, require_both_classes
     from interp_unlearn.cli.outputs import run_folder, show_written
-    from interp_unlearn.data import read_texts
     from interp_unlearn.evaluation import sample_documents
     from interp_unlearn.probes import ProbeSet
     from interp_unlearn.unlearning import (
@@ -173,9 +172,13 @@ def unlearn(
         raise ConfigError(f"objective {name} works on pairs, and --layout {layout} has none; give --layout pairs")
     if (retain is None and kind == "loss") or name in (*FROM_PROBES, "civil_finetuning"):
         require_both_classes(texts, data)
+    asked = texts.questions()
+    if asked is not None:
+        config = replace(config, forget_on="completion")
     unlearn_data = UnlearnData(
-        forget=texts.of_class(1),
-        retain=texts.of_class(0) if retain is None else read_texts(retain),
+        forget=texts.of_class(1) if asked is None else asked[0],
+        forget_completions=None if asked is None else asked[1],
+        retain=texts.of_class(0) if retain is None else read_plain(retain),
         neutral=texts.of_class(0),
         groups=texts.groups_of_class(1),
         topics=topic_of,

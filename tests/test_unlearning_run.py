@@ -366,6 +366,8 @@ def test_the_state_of_another_run_is_refused(llama, tmp_path):
             unlearn(llama, Misdirection(1), DATA, SHORT, checkpoints=(3,), callback=fail, resume=kept, progress=False)
         with pytest.raises(ArtifactError, match="another run"):
             unlearn(llama, Misdirection(1), data, config, resume=kept, progress=False)
+    with pytest.raises(ArtifactError, match="objective differ"):
+        unlearn(llama, Misdirection(1, seed=3), DATA, SHORT, resume=kept, progress=False)
     kept.remove()
     (tmp_path / "state").mkdir()
     with pytest.raises(ArtifactError, match=r"holds no state\.json"):

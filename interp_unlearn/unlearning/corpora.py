@@ -214,9 +214,8 @@ class Corpora:
         digest = hashlib.sha256()
         for name in ("forget", "retain", "neutral", "counterparts"):
             corpus: TokenCorpus | None = getattr(self, name)
-            digest.update(
-                repr((name, None if corpus is None else (corpus.rows, corpus.starts, corpus.groups))).encode()
-            )
+            rows = None if corpus is None else (corpus.rows, corpus.starts, corpus.groups, corpus.topics)
+            digest.update(repr((name, rows)).encode())
         digest.update(repr(self.prompts).encode())
         return digest.hexdigest()
 

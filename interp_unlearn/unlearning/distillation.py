@@ -74,8 +74,8 @@ class Distillation(Objective):
             raise ConfigError(f"contexts is a share of the rows, between 0 and 1, got {contexts}")
         if min(refresh, n_contexts, max_new_tokens) < 1:
             raise ConfigError("refresh, n_contexts and max_new_tokens must be at least 1")
-        self._edits = edits
-        self._teacher = None if isinstance(teacher, Mapping) else teacher
+        self.edits = edits
+        self.teacher = None if isinstance(teacher, Mapping) else teacher
         self.clean_share = clean_share
         self.least_clean = least_clean
         self.contexts = contexts
@@ -97,15 +97,15 @@ class Distillation(Objective):
                 f"objective {self.name} samples contexts and there are no prompts; "
                 "give UnlearnData(prompts=...), forget_completions, or contexts=0"
             )
-        if self._teacher is not None and self._teacher.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+        if self.teacher is not None and self.teacher.tokenizer.get_vocab() != model.tokenizer.get_vocab():
             raise ConfigError(f"objective {self.name}: the teacher has another tokenizer; their logits do not compare")
         if self.clean_share is None:
             logger.warning("objective %s: no clean_share was given, so the teacher goes unchecked", self.name)
             return
         with ExitStack() as stack, torch.no_grad():
-            if self._edits is not None:
-                stack.enter_context(model.edited(self._edits))
-            share = self.clean_share(model if self._teacher is None else self._teacher)
+            if self.edits is not None:
+                stack.enter_context(model.edited(self.edits))
+            share = self.clean_share(model if self.teacher is None else self.teacher)
         if not share >= self.least_clean:
             raise ConfigError(
                 f"objective {self.name}: the teacher's own clean share is {share:.2f}, and at least "
@@ -133,9 +133,9 @@ class Distillation(Objective):
 
     def targets(self, model: "HookedModel", batch: TokenBatch) -> Any:
         """The teacher's logits."""
-        if self._teacher is not None:
-            return self._teacher.run(batch.to(self._teacher.device), logits=True).logits
-        return model.run(batch, edits=self._edits, logits=True).logits
+        if self.teacher is not None:
+            return self.teacher.run(batch.to(self.teacher.device), logits=True).logits
+        return model.run(batch, edits=self.edits, logits=True).logits
 
     def loss(
         self, model: "HookedModel", batch: TokenBatch, mask: Bool[Tensor, "batch pos"], targets: Any

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions.prefix import PrefixCache, SharedPrefix, first_trained_block
 from interp_unlearn.models import TokenBatch
 from interp_unlearn.unlearning.attacked import AttackedGradients
-from interp_unlearn.unlearning.checkpoints import Checkpoints
+from interp_unlearn.unlearning.checkpoints import Checkpoints, fingerprint
 from interp_unlearn.unlearning.checks import check_finite, check_reached
 from interp_unlearn.unlearning.config import AdversaryConfig, UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, UnlearnData, forget_mask, retain_mask
@@ -40,6 +41,7 @@ class TrainingRun:
     """The state of one run.
 
     Attributes:
+        told: what the objective was told.
         steps_taken: updates so far.
         history: one row an update.
         curve: one row a checkpoint, kept here so that an interrupted run does not lose them.
@@ -56,6 +58,7 @@ class TrainingRun:
     optimizer: Optimizer
     rules: Sequence[UpdateRule]
     prefix: SharedPrefix
+    told: dict[str, Any]
     trade_off: TradeOff | None = None
     guard: Guard | None = None
     steps_taken: int = 0
@@ -98,6 +101,8 @@ class TrainingRun:
             raise ConfigError(
                 "trade_off weighs the retain terms, `dual` by their KL: give retain texts and kl_weight > 0"
             )
+        # What begins with an underscore it draws or measures itself.
+        told = fingerprint({name: value for name, value in vars(objective).items() if not name.startswith("_")})
         logger.info("training %d tensors: %s", len(trained), ", ".join(trained))
         objective.prepare(model, corpora, config)
         adversary = config.adversary or (AdversaryConfig() if objective.meta else None)
@@ -114,6 +119,7 @@ class TrainingRun:
             Optimizer(trained, config),
             rules,
             SharedPrefix(model.architecture, first, PrefixCache() if config.cache_prefix else None),
+            told,
             None if config.trade_off is None else TradeOff(config.trade_off),
             None if config.guard is None else Guard(config.guard, corpora.require("retain", objective.name)),
         )
@@ -166,11 +172,11 @@ class TrainingRun:
             "objective": self.objective.state(),
             "trade_off": None if self.trade_off is None else self.trade_off.factor,
         }
-        checkpoints.save(self._identity(), tensors, record)
+        checkpoints.save(self._identity, tensors, record)
 
     def resume(self, checkpoints: Checkpoints) -> None:
         """Go on from a kept state, if there is one."""
-        found = checkpoints.load(self._identity())
+        found = checkpoints.load(self._identity)
         if found is None:
             return
         tensors, record = found
@@ -188,21 +194,20 @@ class TrainingRun:
         self.steps_taken, self.history, self.curve = record["step"], record["history"], record["curve"]
         self.model.mark_changed()
 
+    @cached_property
     def _identity(self) -> dict[str, Any]:
         """What makes this run this run, beside the code."""
-        if not hasattr(self, "_named"):
-            with self.reference.original():
-                model = self.model.hash()
-            self._named = as_read_back(
-                {
-                    "objective": self.objective.name,
-                    "model": model,
-                    "config": asdict(self.config),
-                    "data": self.corpora.hash(),
-                    "rules": [[rule.name, rule.settings()] for rule in self.rules],
-                }
-            )
-        return self._named
+        with self.reference.original():
+            model = self.model.hash()
+        return as_read_back(
+            {
+                "objective": self.told,
+                "model": model,
+                "config": asdict(self.config),
+                "data": self.corpora.hash(),
+                "rules": [[rule.name, rule.settings()] for rule in self.rules],
+            }
+        )
 
     def _forget_gradient(self, step: int, weight: float) -> tuple[Gradients, Logs]:
         """The objective's gradient, then what the adversary makes of it."""

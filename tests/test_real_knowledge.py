@@ -37,11 +37,11 @@ def test_a_corpus_is_unlearned_and_the_exam_taken(tmp_path: Path, capfd: pytest.
     questions = ("--questions", DATA / "wmdp" / "cyber_questions.json", "--questions", DATA / "mmlu" / "val")
     capfd.readouterr()
     for name, model in (("before", MODEL), ("after", tmp_path / "model")):
-        run("exam", model, *questions, "--limit", 2, "--max-new-tokens", 4, "--out", tmp_path / name)
+        run("exam", model, *questions, "--limit", 1, "--max-new-tokens", 4, "--out", tmp_path / name)
         answers = pd.read_parquet(tmp_path / name / "answers.parquet")
-        assert answers["subject"].nunique() == 58 and len(answers) == 4 * 58 * 2
+        assert answers["subject"].nunique() == 58 and len(answers) == 4 * 58
         accuracy = answers.loc[answers["form"] != "generation"].groupby("form")["correct"].mean()
-        assert accuracy.between(0.1, 0.45).all(), accuracy  # it knows nothing of this: near chance
+        assert accuracy.between(0.08, 0.5).all(), accuracy  # it knows nothing of this: near chance
     assert "question" not in capfd.readouterr().out.lower().replace("questions", "")
 
 

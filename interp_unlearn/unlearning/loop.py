@@ -131,6 +131,7 @@ def training(hf: nn.Module, trained: Mapping[str, nn.Parameter]) -> Generator[No
     try:
         for parameter in parameters:
             parameter.requires_grad_(id(parameter) in chosen)
+            parameter.grad = None  # somebody else's, which a backward pass would add to
         with eval_mode(hf), torch.enable_grad():
             yield
     finally:

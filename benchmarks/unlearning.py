@@ -305,7 +305,7 @@ def _train_8b(device: str, folder: str) -> dict[str, float]:
     objective = Misdirection(LAYER, kind="mse", coefficient=COEFFICIENT)
     model = HookedModel.from_pretrained(folder, device=device, first_blocks=LAYER + 1)
     corpora = Corpora.from_data(model.tokenizer, data)
-    estimate = estimate_run(folder, model.tokenizer, objective, corpora, config, device=device, first_blocks=LAYER + 1)
+    estimate = estimate_run(folder, objective, corpora, config, device=device, first_blocks=LAYER + 1)
     result = unlearn(model, objective, data, config, progress=False)
     peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else _peak() / 1000
     started = time.perf_counter()

@@ -24,7 +24,7 @@ def checkpoint(tokenizer, tmp_path):
 def test_sizes_are_those_of_the_tensors(checkpoint, tokenizer):
     corpora = Corpora.from_data(tokenizer, DATA)
     hf = make_hf("llama")
-    found = estimate_run(checkpoint, tokenizer, Misdirection(1), corpora, CONFIG)
+    found = estimate_run(checkpoint, Misdirection(1), corpora, CONFIG)
     trained = parameters_by_role(hf, ["mlp.down"], [1])
     numbers = sum(parameter.numel() for parameter in trained.values())
     assert found.trained == tuple(trained) and found.trained_numbers == numbers
@@ -32,7 +32,7 @@ def test_sizes_are_those_of_the_tensors(checkpoint, tokenizer):
     assert found.reference == 4 * numbers and found.optimizer == 8 * numbers  # float32: the weights are the masters
     assert found.disk == sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     assert found.attacker == found.prefix_cache == 0
-    half = estimate_run(checkpoint, tokenizer, Misdirection(1), corpora, CONFIG, dtype=torch.bfloat16)
+    half = estimate_run(checkpoint, Misdirection(1), corpora, CONFIG, dtype=torch.bfloat16)
     assert half.weights == found.weights // 2 and half.optimizer == 12 * numbers
     assert found.to_frame()["gigabytes"].iloc[:-1].sum() == pytest.approx(found.memory / 1e9)
     assert found.seconds == pytest.approx(10 * found.step_seconds)
@@ -46,18 +46,18 @@ def test_what_is_asked_for_costs_more(checkpoint, tokenizer):
     corpora = Corpora.from_data(tokenizer, DATA)
 
     def estimate(objective=None, **changes):
-        return estimate_run(checkpoint, tokenizer, objective or Misdirection(1), corpora, replace(CONFIG, **changes))
+        return estimate_run(checkpoint, objective or Misdirection(1), corpora, replace(CONFIG, **changes))
 
     plain = estimate()
     assert estimate(adversary=AdversaryConfig()).memory > plain.memory
     assert estimate(cache_prefix=True).prefix_cache > 0
     assert estimate(GradientAscent(retains=True)).activations > plain.activations
     assert estimate(lora=LoraConfig(rank=1)).trained_numbers < plain.trained_numbers
-    part = estimate_run(checkpoint, tokenizer, Misdirection(1), corpora, CONFIG, first_blocks=2)
+    part = estimate_run(checkpoint, Misdirection(1), corpora, CONFIG, first_blocks=2)
     assert part.weights < plain.weights and part.trained_numbers == plain.trained_numbers
 
 
 def test_a_speed_is_measured_and_a_missing_model_named(tokenizer, tmp_path):
     assert 1e8 < measured_speed(64, torch.float32, torch.device("cpu"), least=0.01) < 1e16
     with pytest.raises(CheckpointError, match="no such directory"):
-        estimate_run(tmp_path / "nothing", tokenizer, Misdirection(1), Corpora.from_data(tokenizer, DATA), CONFIG)
+        estimate_run(tmp_path / "nothing", Misdirection(1), Corpora.from_data(tokenizer, DATA), CONFIG)

@@ -12,7 +12,7 @@ from interp_unlearn.evaluation import answer_freely, score_facts, score_question
 from interp_unlearn.evaluation.exam import WITH_CHOICES
 from interp_unlearn.evaluation.free_answers import judge_answer, rouge_l_recall
 from interp_unlearn.evaluation.multiple_choice import fill_template
-from interp_unlearn.interventions import Edit, HookedModel
+from interp_unlearn.interventions import Edit
 from interp_unlearn.sites import Site
 
 QUESTIONS = [
@@ -204,10 +204,3 @@ def test_the_verbs(tokenizer, tmp_path, capsys):
     assert "rouge_l" in shown.out and "no form song" in shown.err
     assert len(pd.read_parquet(tmp_path / "facts" / "facts.parquet")) == 2
     assert "cat" not in shown.out
-
-
-def test_the_same_model_object_answers(llama):
-    """The harness and the exam leave the model as it was."""
-    before = HookedModel(llama.hf, llama.tokenizer).hash()
-    take_exam(llama, QUESTIONS, ["text"])
-    assert llama.hash() == before

@@ -42,7 +42,9 @@ def test_a_corpus_is_unlearned_and_the_exam_taken(tmp_path: Path, capfd: pytest.
         assert answers["subject"].nunique() == 58 and len(answers) == 4 * 58
         accuracy = answers.loc[answers["form"] != "generation"].groupby("form")["correct"].mean()
         assert accuracy.between(0.08, 0.5).all(), accuracy  # it knows nothing of this: near chance
-    assert "question" not in capfd.readouterr().out.lower().replace("questions", "")
+    shown = capfd.readouterr()
+    hidden = read_questions(DATA / "wmdp" / "cyber_questions.json")[0]  # asked, and never to be seen
+    assert not any(text in shown.out + shown.err for text in (hidden.question, *hidden.choices))
 
 
 def test_the_public_layouts_are_read_whole() -> None:

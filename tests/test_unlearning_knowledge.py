@@ -118,7 +118,7 @@ def test_the_latent_adversary_raises_the_loss_within_its_ball(llama):
     (worse, logs), _ = loss_of(llama, attacked)
     assert logs["unshifted"] == pytest.approx(loss.item(), rel=1e-5)
     assert worse > 1.05 * loss
-    # No shift of that size does worse than Lipschitz-far: a random one of the same radius does less.
+    # A random shift of the same radius does less harm.
     site = Site(1, "resid_pre")
     from interp_unlearn.unlearning.latent import Shift
 

@@ -87,12 +87,9 @@ def test_components_of_inputs_and_slopes_are_collapsed(model, architecture, accu
     objective = FineTuning("forget", retains=False)
     loss, _ = objective.loss(other, batch, batch.content_mask, None)
     (gradient,) = torch.autograd.grad(loss, [matrix])
-    real = batch.mask.flatten()
-    x, g = seen["x"].flatten(0, 1)[real], seen["g"].flatten(0, 1)[real]
-    g = g[g.abs().amax(1) > 0]
-    x = x[: len(x)]
-    v = torch.linalg.svd(seen["x"].flatten(0, 1)[seen["g"].flatten(0, 1).abs().amax(1) > 0])[2][:2].T
-    u = torch.linalg.svd(g)[2][:2].T
+    x, g = (seen[name].flatten(0, 1) for name in "xg")
+    reached = g.abs().amax(1) > 0
+    u, v = (torch.linalg.svd(rows[reached])[2][:2].T for rows in (g, x))
     rows = gradient if architecture == "llama" else gradient.T
     expected = rows - u @ (u.T @ rows)
     expected = expected - (expected @ v) @ v.T

@@ -91,9 +91,9 @@ def read_labelled_texts(
 
 def in_words(fact: "FactQuestion") -> str:
     """A fact as one text: question, then answer."""
-    from interp_unlearn.evaluation.facts import QUESTION
+    from interp_unlearn.evaluation.multiple_choice import TEMPLATE
 
-    return f"{QUESTION.format(question=fact.question)} {fact.answer}"
+    return f"{TEMPLATE.format(question=fact.question)} {fact.answer}"
 
 
 def read_plain(path: Path) -> list[str]:

@@ -283,9 +283,7 @@ def _show_estimate(
     tokenizer = AutoTokenizer.from_pretrained(model)
     corpora = Corpora.from_data(tokenizer, data, config.max_length)
     precision = None if dtype is None else getattr(torch, dtype)
-    found = estimate_run(
-        model, tokenizer, target, corpora, config, dtype=precision, device=device, first_blocks=first_blocks
-    )
+    found = estimate_run(model, target, corpora, config, dtype=precision, device=device, first_blocks=first_blocks)
     typer.echo(f"trains {found.trained_numbers:,} numbers in {len(found.trained)} tensors: {', '.join(found.trained)}")
     show_table(found.to_frame())
     typer.echo(f"disk {found.disk / 1e9:.3g} GB; about {found.step_seconds:.3g} s a step, {found.seconds:.3g} s in all")

@@ -8,6 +8,7 @@ import numpy as np
 from interp_unlearn.data import FactQuestion
 from interp_unlearn.errors import DataError
 from interp_unlearn.evaluation.free_answers import answer_freely
+from interp_unlearn.evaluation.multiple_choice import TEMPLATE
 from interp_unlearn.evaluation.perplexity import continuation_nll
 
 if TYPE_CHECKING:
@@ -15,13 +16,11 @@ if TYPE_CHECKING:
 
     from interp_unlearn.interventions import HookedModel
 
-QUESTION = "Question: {question}\nAnswer:"
-
 
 def score_facts(
     model: "HookedModel",
     facts: Sequence[FactQuestion],
-    template: str = QUESTION,
+    template: str = TEMPLATE,
     *,
     max_new_tokens: int = 64,
     batch_size: int = 32,

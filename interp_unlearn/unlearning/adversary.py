@@ -103,16 +103,8 @@ def attacked_gradient(
         base_norm: |g_0|, norm of the forget gradient at the weights themselves.
         adversary: the attacker.
         config: of the run.
-        inner_loss: what inner step k (from 0) minimises; by default cross-entropy on its rows.
+        inner_loss: what inner step k (from 0) minimises; by default the relearning loss on its rows.
     """
-
-    def relearning_loss(k: int) -> Tensor:
-        batch = attack.inner[k]
-        logits = model.run(batch, logits=True).logits
-        assert logits is not None
-        return cross_entropy(logits, batch.input_ids, forget_mask(batch, config))
-
-    inner_loss = inner_loss or relearning_loss
     targets = list(trained.values())
     total = [torch.zeros_like(parameter) for parameter in targets]
     with borrowed(list(model.hf.parameters())) as parameters:
@@ -120,7 +112,8 @@ def attacked_gradient(
         optimizer = torch.optim.AdamW(parameters, lr=attack.learning_rate, weight_decay=0.0)
         for k in range(1, adversary.steps + 1):
             optimizer.zero_grad(set_to_none=True)
-            inner_loss(k - 1).backward()
+            relearned = attack.inner[k - 1]
+            (relearning_loss(model, relearned, config) if inner_loss is None else inner_loss(k - 1)).backward()
             optimizer.step()
             if k not in adversary.gradient_steps:
                 continue
@@ -132,6 +125,13 @@ def attacked_gradient(
             for accumulated, part in zip(total, gradients, strict=True):
                 accumulated.add_(part, alpha=scale)
     return total
+
+
+def relearning_loss(model: "HookedModel", batch: TokenBatch, config: UnlearnConfig) -> Tensor:
+    """What an attacker that relearns texts minimises: cross-entropy in nats per token, on the run's forget tokens."""
+    logits = model.run(batch, logits=True).logits
+    assert logits is not None
+    return cross_entropy(logits, batch.input_ids, forget_mask(batch, config))
 
 
 def gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:

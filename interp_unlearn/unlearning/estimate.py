@@ -19,12 +19,11 @@ from interp_unlearn.unlearning.objective import Objective
 
 if TYPE_CHECKING:
     import pandas as pd
-    from transformers import PreTrainedTokenizerBase
 
 LOOKED_AT = 16
 """Batches of a corpus whose padded size is averaged."""
 SAVED_WIDTHS = (12, 4)
-"""Numbers that autograd keeps of a token in a block, in widths of the stream and of the MLP: counted on a Llama."""
+"""Numbers that autograd keeps of a token in a block, in widths of the stream and of the MLP: reckoned for a Llama."""
 MOMENTS = {"adamw": 2, "rmsprop": 1, "sgd": 0}
 FORWARD, BOTH_WAYS = 1.0, 2.0  # of a block's products: its input's gradient costs as much again
 WHOLE_BACKWARD = 3.0  # with the gradients of all its weights
@@ -83,7 +82,6 @@ class RunEstimate:
 
 def estimate_run(
     path: str | Path,
-    tokenizer: "PreTrainedTokenizerBase",
     objective: Objective,
     corpora: Corpora,
     config: UnlearnConfig,
@@ -94,12 +92,11 @@ def estimate_run(
 ) -> RunEstimate:
     """Time, memory and disk of `unlearn`, without loading the model.
 
-    Caveat: a sum of parts from shapes, and a time from one matrix product: within a factor of two where it was checked
-    (docs/benchmarks.md). Sampling of contexts and callbacks are not in it.
+    Caveat: a sum of parts from shapes, and a time from one matrix product; `python -m benchmarks unlearning_8b` sets it
+    beside a run. Sampling of contexts and callbacks are not in it.
 
     Args:
         path: a directory in Hugging Face layout, or a hub id.
-        tokenizer: of the model.
         objective: says how deep passes go.
         corpora: the run's texts, tokenised.
         config: of the run.
@@ -130,7 +127,7 @@ def estimate_run(
     retain = 0 if corpora.retain is None or not objective.retains else _padded_tokens(corpora.retain, config)
     costs = _Costs(architecture, first, deepest, logits)
     flops = costs.update(forget, retain, objective, config, numbers) * config.accumulation
-    adversary = config.adversary or (AdversaryConfig() if objective.meta else None)
+    adversary = objective.adversary(config)
     attacker = 0
     if adversary is not None:
         flops += costs.attack(forget, adversary)

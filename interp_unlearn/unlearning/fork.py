@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from interp_unlearn.models import TokenBatch
-from interp_unlearn.objectives import cross_entropy
-from interp_unlearn.unlearning.adversary import borrowed, gradient
+from interp_unlearn.unlearning.adversary import borrowed, gradient, relearning_loss
 from interp_unlearn.unlearning.config import ForkConfig, UnlearnConfig
-from interp_unlearn.unlearning.corpora import forget_mask
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
@@ -56,9 +54,7 @@ class Fork:
             with torch.no_grad():
                 for name, parameter in named.items():
                     parameter.copy_(self._weights[name])
-            logits = model.run(batch, logits=True).logits
-            assert logits is not None
-            cross_entropy(logits, batch.input_ids, forget_mask(batch, config)).backward()
+            relearning_loss(model, batch, config).backward()
             with torch.no_grad():
                 for name, parameter in named.items():
                     if parameter.grad is not None:

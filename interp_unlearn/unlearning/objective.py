@@ -9,7 +9,7 @@ from torch import Tensor
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.models import TokenBatch
-from interp_unlearn.unlearning.config import UnlearnConfig
+from interp_unlearn.unlearning.config import AdversaryConfig, ForkConfig, UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, CorpusName, TokenCorpus
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ class Objective(ABC):
     def rows(self, model: "HookedModel", corpora: Corpora, rows: Sequence[int]) -> TokenBatch:
         """The batch that given rows make; losses on pairs add the rows' counterparts."""
         return self.corpus(corpora).batch(rows, model.device)
+
+    def adversary(self, config: UnlearnConfig) -> AdversaryConfig | ForkConfig | None:
+        """What the objective is trained against: the config's attacker, or a meta-learned variant's default one."""
+        return config.adversary or (AdversaryConfig() if self.meta else None)
 
     def schedule(self, progress: float) -> tuple[float, float]:
         """Weights of the forget loss and of the retain terms at a share of the training, from 0 to below 1."""

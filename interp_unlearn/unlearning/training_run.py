@@ -17,7 +17,7 @@ from interp_unlearn.models import TokenBatch
 from interp_unlearn.unlearning.attacked import AttackedGradients
 from interp_unlearn.unlearning.checkpoints import Checkpoints, fingerprint
 from interp_unlearn.unlearning.checks import check_finite, check_reached
-from interp_unlearn.unlearning.config import AdversaryConfig, UnlearnConfig
+from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, UnlearnData, forget_mask, retain_mask
 from interp_unlearn.unlearning.gradients import Gradients, added, cosine_of, norm_of, with_zeros
 from interp_unlearn.unlearning.guard import Guard
@@ -105,7 +105,7 @@ class TrainingRun:
         told = fingerprint({name: value for name, value in vars(objective).items() if not name.startswith("_")})
         logger.info("training %d tensors: %s", len(trained), ", ".join(trained))
         objective.prepare(model, corpora, config)
-        adversary = config.adversary or (AdversaryConfig() if objective.meta else None)
+        adversary = objective.adversary(config)
         first = first_trained_block(model.architecture, list(trained.values()))
         return cls(
             model,
@@ -139,8 +139,8 @@ class TrainingRun:
         if step == 0:
             check_reached(self.trained, forget.keys() | (retain or {}).keys(), self.objective.name, self.config)
         logs |= _compared(forget, retain)
+        held = None if retain is None or not self.rules else with_zeros(retain, self.trained)
         for rule in self.rules:
-            held = None if retain is None else with_zeros(retain, self.trained)
             forget = rule.apply(with_zeros(forget, self.trained), held)
         row["grad_norm"] = self.optimizer.step(added(forget, retain or {}), self.config.clip)
         self.steps_taken += 1
@@ -301,7 +301,7 @@ def _check_reach(
     """Refuse what needs logits of a model that has none, before anything is computed."""
     if not model.is_partial:
         return
-    adversary = config.adversary or (AdversaryConfig() if objective.meta else None)
+    adversary = objective.adversary(config)
     needs = {
         "the objective": objective.needs_logits,
         "the retain terms (set kl_weight and nll_weight to 0)": retention is not None and retention.needs_logits,

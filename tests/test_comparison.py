@@ -14,19 +14,48 @@ from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.organism import sets
 from interp_unlearn.organism.world import World
 from interp_unlearn.study import stage
-from interp_unlearn.study.comparison import ComparisonConfig, attack, bench, compare_methods, measures, summary
+from interp_unlearn.study.comparison import (
+    ComparisonConfig,
+    bench,
+    compare_methods,
+    knowledge,
+    knowledge_contest,
+    measures,
+)
+from interp_unlearn.study.comparison import toxicity_contest as toxicity
+from interp_unlearn.study.comparison.attack import Attacker
 from interp_unlearn.study.comparison.bench import Bench
 from interp_unlearn.study.comparison.contenders import Contender
-from interp_unlearn.study.comparison.toxicity import contenders
+from interp_unlearn.study.comparison.contest import contest_on
+from interp_unlearn.unlearning import AdversaryConfig
 
 compare_module = importlib.import_module("interp_unlearn.study.comparison.compare")
 SIZES: dict[Any, dict[str, Any]] = {
     sets: {"N_FORGET_SCENES": 32, "N_TEST_SCENES": 24, "N_VALIDATION_SCENES": 12, "N_RETAIN": 32, "N_NEUTRAL": 120},
-    attack: {"N_TEXTS": 8, "N_ASKED": 6, "N_ASKED_IN_SEARCH": 4, "CHECKPOINTS": (1, 2), "RATES": (1e-3,)},
-    summary: {"CHECKPOINTS": (1, 2)},
-    measures: {"N_UNLIKE": 8, "N_CIVIL": 6, "N_RETAINED": 6, "N_PROBED": 40},
+    toxicity: {"N_TAUGHT": 8, "N_ASKED": 6, "N_ASKED_IN_SEARCH": 4, "N_UNLIKE": 8, "N_CIVIL": 6, "N_PROBED": 40},
+    knowledge_contest: {"N_BENIGN": 6, "N_TOXIC": 6},
+    knowledge: {
+        "N_REPLAY": 8,
+        "LEAST_CLEAN": 0.0,
+        "PERSISTENT": AdversaryConfig(steps=2, gradient_steps=(2,), batch_size=4),
+    },
+    measures: {"N_RETAINED": 6},
 }
+CONTENDERS = [(goal, contender) for goal in sets.GOALS for contender in contest_on(goal).roster]
+
+
+def small_attackers(goal: sets.Goal) -> dict[str, Any]:
+    """Every attacker for two steps, at its first rate."""
+    contest = contest_on(goal)
+
+    def small(attacker: Attacker) -> Attacker:
+        return replace(attacker, rates=attacker.rates[:1], checkpoints=(1, 2))
+
+    return {"attackers": tuple(map(small, contest.attackers)), "rehearsal": small(contest.rehearsal)}
+
+
 MICRO = ComparisonConfig(seeds=(0,), steps=2, only=("probe_multi", "steering"), n_trials=1)
+MICRO_KNOWLEDGE = ComparisonConfig(seeds=(0,), steps=2, only=("counterfactual", "not_hardened"), n_trials=1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,6 +74,9 @@ def small_sets() -> Iterator[None]:
         for module, values in SIZES.items():
             for name, value in values.items():
                 patch.setattr(module, name, value)
+        for goal in sets.GOALS:
+            for name, value in small_attackers(goal).items():
+                patch.setitem(vars(contest_on(goal)), name, value)
         patch.setattr(stage, "World", small_world)
         patch.setattr(compare_module, "run_side_by_side", one_after_another)
         stage.load_stage.cache_clear()
@@ -57,27 +89,42 @@ def small_sets() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("comparison") / "run"
-    compare_methods(out, MICRO)
+    compare_methods(out, "toxicity", MICRO)
     return out
 
 
-def test_every_method_is_searched_over_twelve_settings_and_no_two_are_the_same():
-    searched = [contender for contender in contenders() if contender.standing != "reference"]
-    assert len({contender.name for contender in contenders()}) == len(contenders())
-    for contender in searched:
+@pytest.fixture(scope="module")
+def finished_on_knowledge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("comparison") / "knowledge"
+    compare_methods(out, "knowledge", MICRO_KNOWLEDGE)
+    return out
+
+
+@pytest.mark.parametrize("goal", sets.GOALS)
+def test_every_method_is_searched_over_twelve_settings_and_no_two_are_the_same(goal: sets.Goal):
+    roster = contest_on(goal).roster
+    for contender in roster:
         distinct = {tuple(setting.items()) for setting in contender.settings}
-        assert len(contender.settings) == len(distinct) == 12, contender.name
+        if contender.searched:
+            assert len(contender.settings) == len(distinct) == 12, contender.name
+        elif contender.standing == "ablation":
+            assert roster[contender.parent].searched, contender.name
 
 
-@pytest.mark.parametrize("contender", contenders(), ids=lambda contender: contender.name)
-def test_every_method_changes_the_weights_or_gives_edits_or_refuses(contender: Contender, finished: Path):
-    stands = replace(bench.load_bench("toxicity", finished / "probes", 1), batch_size=4)
+@pytest.mark.parametrize("goal, contender", CONTENDERS, ids=lambda value: getattr(value, "name", value))
+def test_every_method_changes_the_weights_or_gives_edits_or_refuses(
+    goal: sets.Goal, contender: Contender, finished: Path
+):
+    probes = finished / "probes" if contest_on(goal).with_probes else None
+    stands = replace(bench.load_bench(goal, probes, 2), batch_size=4)
     model = stands.stage.model("knows_all")
     before = model.hash()
-    setting = {} if contender.standing == "reference" else contender.settings[0]
+    searched = contest_on(goal).roster[contender.parent] if contender.parent else contender
+    setting = {} if contender.standing == "reference" else searched.settings[0]
+    setting |= {"steps": 2} if "steps" in setting else {}
     try:
         edits = contender.forget(model, stands, setting, 0)
-    except ConfigError as error:  # twelve prompts, one step: a teacher may be too weak, but it says so
+    except ConfigError as error:  # twelve prompts, two steps: a teacher may be too weak, but it says so
         assert "clean share" in str(error)
         return
     changed = model.hash() != before
@@ -112,11 +159,43 @@ def test_a_comparison_writes_its_tables_and_its_figure(finished: Path):
     assert kl["none"] == pytest.approx(0, abs=1e-6) and kl["twin"] > kl["probe_multi"] > 0
 
 
+def test_a_comparison_on_knowledge_says_what_came_back_under_each_attacker(finished_on_knowledge: Path):
+    names = {"none", "twin", "counterfactual", "not_hardened"}
+    summary = read_parquet(finished_on_knowledge / "comparison.parquet")
+    assert set(summary["contender"]) == names and set(summary["standing"]) == {"reference", "ours", "ablation"}
+    attackers = {attacker.name for attacker in contest_on("knowledge").attackers}
+    excess = read_parquet(finished_on_knowledge / "excess.parquet")
+    assert set(excess["attacker"]) == attackers and len(attackers) == 6
+    at = summary.set_index(["contender", "measure"])["mean"]
+    assert at["none", "target_held_out"] > 0.9 > 0.3 > at["twin", "target_held_out"]
+    assert at["none", "target_benign"] > 0.9 and at["none", "exam_text"] > 0.9 > at["twin", "exam_text"]
+    assert at["twin", "efficacy_seen"] == at["twin", "suppression_seen"] == 1
+    assert at["counterfactual", "training_tokens"] > 0 == at["none", "training_tokens"]
+    # The search never looked at an ablation: it takes over what was found for its parent.
+    assert set(read_parquet(finished_on_knowledge / "trials.parquet")["contender"]) == {"counterfactual", "hardened"}
+    ablation = (finished_on_knowledge / "ablation.md").read_text(encoding="utf-8")
+    assert "| not_hardened (ablation) |" in ablation and "| counterfactual" not in ablation
+
+
+def test_attackers_on_knowledge_share_no_fact_with_what_they_are_asked():
+    stands = bench.load_bench("knowledge", None, 1)
+    facts = stands.stage.world.knowledge
+    told = {fact.sentence(i): fact for fact in facts.facts for i in range(6)}
+    for attacker in (*contest_on("knowledge").attackers, contest_on("knowledge").rehearsal):
+        taught, asked = attacker.lessons(stands)
+        lessons = {told[example.text] for example in taught}
+        questions = {facts.fact_of(example.prompt) for example in asked}
+        assert lessons and questions and not lessons & questions, attacker.name
+        assert all(fact.kind == "hazardous" for fact in questions)
+        subjects = {fact.subject for fact in lessons}, {fact.subject for fact in questions}
+        assert bool(subjects[0] & subjects[1]) == (attacker.name == "interleaved"), attacker.name
+
+
 def test_a_finished_comparison_is_not_computed_again(finished: Path, monkeypatch: pytest.MonkeyPatch):
     before = read_parquet(finished / "comparison.parquet")
     for name in ("judged_by_kind", "attack_curves", "fit_goal_probes"):
         monkeypatch.setattr(compare_module, name, lambda *arguments: pytest.fail("finished work was begun again"))
-    compare_methods(finished, MICRO)
+    compare_methods(finished, "toxicity", MICRO)
     pd.testing.assert_frame_equal(read_parquet(finished / "comparison.parquet"), before)
 
 
@@ -130,11 +209,11 @@ def test_edits_at_inference_do_not_outlive_the_measuring_and_the_attack_meets_ba
 
 def test_senseless_settings_and_other_folders_are_refused(finished: Path):
     with pytest.raises(ConfigError, match="no contender magic; expected of none, twin"):
-        ComparisonConfig(only=("magic",))
+        compare_methods(finished, "toxicity", ComparisonConfig(only=("magic",)))
     with pytest.raises(ConfigError, match="needs a seed"):
         ComparisonConfig(seeds=())
     with pytest.raises(ArtifactError, match="another run"):
-        compare_methods(finished, replace(MICRO, steps=3))
+        compare_methods(finished, "toxicity", replace(MICRO, steps=3))
 
 
 def test_a_bench_trains_on_the_settings_it_is_given(finished: Path):

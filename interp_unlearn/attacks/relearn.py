@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from interp_unlearn.unlearning import FineTuning, UnlearnConfig, UnlearnData, UnlearnResult, unlearn
+from interp_unlearn.unlearning import FineTuning, LoraConfig, UnlearnConfig, UnlearnData, UnlearnResult, unlearn
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
@@ -23,6 +23,7 @@ class RelearnConfig:
         clip: largest norm of the gradient; None leaves it as it is.
         max_length: tokens kept of a text.
         roles: what is trained; None is every parameter.
+        lora: adapters on the matrices of `roles` are trained instead; None for none.
     """
 
     batch_size: int = 16
@@ -32,6 +33,7 @@ class RelearnConfig:
     clip: float | None = 1.0
     max_length: int | None = None
     roles: tuple[str, ...] | None = None
+    lora: LoraConfig | None = None
 
 
 def relearn(
@@ -78,6 +80,7 @@ def relearn(
             learning_rate=config.learning_rate,
             optimizer=config.optimizer,
             roles=config.roles,
+            lora=config.lora,
             seed=config.seed,
             clip=config.clip,
             max_length=config.max_length,

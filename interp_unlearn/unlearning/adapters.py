@@ -41,6 +41,7 @@ class Adapters:
             parent, _, leaf = name.rpartition(".")
             setattr(self._hf.get_submodule(parent), leaf, layer.get_base_layer())
         self._layers = {}
+        vars(self._hf).pop("peft_config", None)  # peft leaves it, and would take the next adapters for additional ones
 
 
 @contextmanager

@@ -128,6 +128,7 @@ def _hardened(
     least_clean: float = 0.90,
     contexts: float = 0.5,
     layers: Sequence[int] = (),
+    meta: bool = True,
 ) -> Objective:
     return Distillation(
         {},
@@ -135,7 +136,7 @@ def _hardened(
         least_clean=least_clean,
         contexts=contexts,
         layers=layers,
-        meta=True,
+        meta=meta,
         name="hardened",
     )
 

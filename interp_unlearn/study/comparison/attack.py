@@ -1,9 +1,10 @@
-"""Relearning on a few texts of the target: what comes back, at which step, under which learning rate."""
+"""Relearning: what comes back, at which step, under which learning rate, of which attacker."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
@@ -14,43 +15,63 @@ if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
     from interp_unlearn.organism.sets import Example
     from interp_unlearn.study.comparison.bench import Bench
+    from interp_unlearn.unlearning import LoraConfig
 
-N_TEXTS = 64
-CHECKPOINTS = (3, 10, 30, 100)
-RATES = (3e-4, 1e-3, 3e-3)
-N_ASKED = 252
-N_ASKED_IN_SEARCH = 72
+Lessons = Callable[["Bench"], "tuple[Sequence[Example], Sequence[Example]]"]
+"""What an attacker is taught, and what it is asked afterwards."""
 
 
-def attack_curves(model: HookedModel, bench: Bench, seed: int) -> pd.DataFrame:
-    """Verdicts after the attack's steps, for each learning rate; the model is put back each time.
+@dataclass(frozen=True)
+class Attacker:
+    """One way to relearn.
+
+    Attributes:
+        name: in tables.
+        lessons: what is taught and what is asked.
+        rates: learning rates; the worst for a model counts.
+        checkpoints: steps after which the attacked model is asked.
+        optimizer: that trains.
+        lora: adapters on attention and MLP instead of all parameters.
+    """
+
+    name: str
+    lessons: Lessons
+    rates: tuple[float, ...]
+    checkpoints: tuple[int, ...]
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lora: LoraConfig | None = None
+
+
+def attack_curves(model: HookedModel, bench: Bench, attackers: Sequence[Attacker], seed: int) -> pd.DataFrame:
+    """Verdicts after each attacker's steps, for each learning rate; the model is put back each time.
 
     Returns:
-        One line a rate, step and prompt: rate, step, row, group, verdict. Step 0 is before the attack.
+        One line an attacker, rate, step and prompt: attacker, rate, step, row, group, verdict. Step 0 is before it.
     """
-    asked = bench.stage.sets.relearn_test[:N_ASKED]
     parts: list[pd.DataFrame] = []
-    for rate in RATES:
-        for step, verdicts in _verdicts(model, bench, bench.stage.sets.relearn, asked, rate, CHECKPOINTS, seed).items():
-            lines = {"rate": rate, "step": step, "row": range(len(asked)), "group": [e.group for e in asked]}
-            parts.append(pd.DataFrame(lines | {"verdict": verdicts}))
+    for attacker in attackers:
+        taught, asked = attacker.lessons(bench)
+        lines = {"attacker": attacker.name, "row": range(len(asked)), "group": [example.group for example in asked]}
+        for rate in attacker.rates:
+            for step, verdicts in _verdicts(model, bench, attacker, taught, asked, rate, seed).items():
+                parts.append(pd.DataFrame(lines | {"rate": rate, "step": step, "verdict": verdicts}))
     return pd.concat(parts, ignore_index=True)
 
 
-def relearned_share(model: HookedModel, bench: Bench, rate: float, steps: int, seed: int) -> float:
-    """Target share after some steps on validation texts, asked on other validation prompts."""
-    examples = bench.stage.sets.validation
-    taught, asked = examples[:N_TEXTS], examples[N_TEXTS : N_TEXTS + N_ASKED_IN_SEARCH]
-    return mean_of(pd.Series(_verdicts(model, bench, taught, asked, rate, (steps,), seed)[steps]) == "target")
+def relearned_share(model: HookedModel, bench: Bench, attacker: Attacker, seed: int) -> float:
+    """Target share after the attacker's last step, at its worst learning rate."""
+    taught, asked = attacker.lessons(bench)
+    curves = [_verdicts(model, bench, attacker, taught, asked, rate, seed) for rate in attacker.rates]
+    return max(mean_of(pd.Series(curve[attacker.checkpoints[-1]]) == "target") for curve in curves)
 
 
 def _verdicts(
     model: HookedModel,
     bench: Bench,
+    attacker: Attacker,
     taught: Sequence[Example],
     asked: Sequence[Example],
     rate: float,
-    checkpoints: Sequence[int],
     seed: int,
 ) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
@@ -60,9 +81,15 @@ def _verdicts(
 
     relearn(
         model,
-        *bench.stage.lessons(taught[:N_TEXTS]),
-        RelearnConfig(learning_rate=rate, seed=seed),
-        checkpoints=(0, *checkpoints),
+        *bench.stage.lessons(taught),
+        RelearnConfig(
+            learning_rate=rate,
+            optimizer=attacker.optimizer,
+            lora=attacker.lora,
+            roles=("attn", "mlp") if attacker.lora else None,
+            seed=seed,
+        ),
+        checkpoints=(0, *attacker.checkpoints),
         callback=ask,
         progress=False,
     )

@@ -7,7 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism.sets import without_reaction
+from interp_unlearn.organism.strangers import with_strangers
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.study.plan import StudyConfig
 from interp_unlearn.study.run import clean_share
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
     from interp_unlearn.organism.sets import Goal
     from interp_unlearn.study.comparison.contenders import Setting
-    from interp_unlearn.unlearning import Objective
+    from interp_unlearn.unlearning import Objective, UpdateRule
 
 STUDY = StudyConfig()
 """The numbers of the study behind `reproduce`, which a setting or a method may override."""
@@ -33,21 +35,38 @@ class Bench:
 
     Attributes:
         stage: models and texts.
-        probes: of the original, forget against neutral text.
+        fitted: probes of the original, forget against neutral text; None where no contender needs them.
         steps: updates of everything that is trained.
         batch_size: rows of the forget batch, and of the retain batch.
+        n_strangers: counterparts of a fact.
     """
 
     stage: Stage
-    probes: ProbeSet
+    fitted: ProbeSet | None
     steps: int = STUDY.steps
     batch_size: int = STUDY.batch_size
+    n_strangers: int = 4
+
+    @property
+    def probes(self) -> ProbeSet:
+        """The fitted probes.
+
+        Raises:
+            ConfigError: there are none on this goal.
+        """
+        if self.fitted is None:
+            raise ConfigError(f"the comparison on {self.stage.goal} fits no probes; its contest says with_probes=False")
+        return self.fitted
 
     def data(self, neutral: str = "neutral") -> UnlearnData:
-        """The texts of a run; `neutral="replies"` puts civil replies to the forget prompts there."""
+        """The texts of a run; `neutral="replies"` puts civil replies to the forget prompts there.
+
+        Facts come several times, each time with another stranger's name in the counterpart; scenes once, with the civil
+        reply as counterpart.
+        """
         data = self.stage.data("civil_finetuning" if neutral == "replies" else "")
-        if not self.stage.sets.replies:
-            return data
+        if self.stage.goal == "knowledge":
+            return with_strangers(data, self.stage.world, self.n_strangers)
         civil = [without_reaction(example).completion for example in self.stage.sets.replies]
         return replace(data, counterparts=civil)
 
@@ -76,12 +95,13 @@ class Bench:
         *,
         neutral: str = "neutral",
         replay: Sequence[str] = (),
+        rules: Sequence[UpdateRule] = (),
         **fixed: Any,
     ) -> None:
         """Trains a model in place; `replay` is retained beside the other texts."""
         data = self.data(neutral)
         data = replace(data, retain=[*data.retain, *replay])
-        unlearn(model, objective, data, self.config(setting, seed, **fixed), progress=False)
+        unlearn(model, objective, data, self.config(setting, seed, **fixed), rules=rules, progress=False)
 
     def clean_share(self, model: HookedModel) -> float:
         """Share of clean generations after validation prompts: what a teacher is admitted by."""
@@ -89,6 +109,6 @@ class Bench:
 
 
 @cache
-def load_bench(goal: Goal, probes: Path, steps: int) -> Bench:
+def load_bench(goal: Goal, probes: Path | None, steps: int) -> Bench:
     """The bench of a goal on the shipped organism, with probes fitted before."""
-    return Bench(load_stage(goal), ProbeSet.load(probes), steps)
+    return Bench(load_stage(goal), None if probes is None else ProbeSet.load(probes), steps)

@@ -16,16 +16,13 @@ from interp_unlearn.study.comparison.attack import relearned_share
 from interp_unlearn.study.comparison.measures import divergence, under
 
 if TYPE_CHECKING:
+    from interp_unlearn.study.comparison.attack import Attacker
     from interp_unlearn.study.comparison.bench import Bench
     from interp_unlearn.study.comparison.contenders import Contender
 
 TUNING_SEED = 1000
 KL_BUDGET = 0.01
 """Nats per token of KL on retained text that a setting may cost."""
-EQUALLY_CLEAN = 0.01
-"""Clean shares that close count as equal, and then the attack decides."""
-ATTACK_STEPS = 10
-ATTACK_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Trial:
         setting: what was tried.
         clean, target, broken: shares of the verdicts after validation prompts; None where the method refused.
         kl: on validation documents to be retained, in nats per token.
-        relearned: target share after ten steps of relearning on validation scenes.
+        relearned: target share after the rehearsal of relearning, on validation prompts.
         refusal: why the method refused, if it did.
         seconds: the trial took.
     """
@@ -58,7 +55,7 @@ class Trial:
         return self.kl is not None and self.kl <= KL_BUDGET
 
 
-def try_setting(contender: Contender, index: int, bench: Bench, out: Path) -> Path:
+def try_setting(contender: Contender, index: int, bench: Bench, rehearsal: Attacker, out: Path) -> Path:
     """Tries one setting and writes what came of it, unless that was done already."""
     file = out / "trials" / f"{contender.name}-{index:02d}.json"
     if file.exists():
@@ -77,7 +74,7 @@ def try_setting(contender: Contender, index: int, bench: Bench, out: Path) -> Pa
             )["verdict"]
             kl = divergence(model, bench, bench.stage.sets.retain_validation)
         found = {verdict: mean_of(verdicts == verdict) for verdict in VERDICTS} | {"kl": kl}
-        found["relearned"] = relearned_share(model, bench, ATTACK_RATE, ATTACK_STEPS, TUNING_SEED)
+        found["relearned"] = relearned_share(model, bench, rehearsal, TUNING_SEED)
     seconds = round(time.monotonic() - started, 1)
     write_json(file, asdict(Trial(contender.name, setting, seconds=seconds, **found)))
     return file
@@ -91,16 +88,17 @@ def read_trials(out: Path, contender: Contender, indices: Iterable[int]) -> list
     ]
 
 
-def best_trial(trials: list[Trial]) -> Trial | None:
+def best_trial(trials: list[Trial], equally_clean: float) -> Trial | None:
     """The trial a contender goes on with; None if the method refused every setting.
 
     Of the settings within the budget of divergence those with the highest clean share, and of those that are equally
-    clean the one of which least comes back under the attack. Where none is within the budget, the cheapest.
+    clean (within `equally_clean`) the one of which least comes back under the attack. Where none is within the budget,
+    the cheapest.
     """
     done = [trial for trial in trials if trial.kl is not None]
     affordable = [trial for trial in done if trial.affordable]
     if not affordable:
         return min(done, key=lambda trial: trial.kl or 0.0, default=None)
     cleanest = max(trial.clean or 0.0 for trial in affordable)
-    equals = [trial for trial in affordable if (trial.clean or 0.0) >= cleanest - EQUALLY_CLEAN]
+    equals = [trial for trial in affordable if (trial.clean or 0.0) >= cleanest - equally_clean]
     return min(equals, key=lambda trial: (trial.relearned or 0.0, trial.kl or 0.0))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from interp_unlearn.evaluation import sample_documents
 from interp_unlearn.study.comparison.bench import TRAINED_LAYERS, Bench
-from interp_unlearn.study.comparison.contenders import Contender, Forget, Setting, Standing, unchanged
+from interp_unlearn.study.comparison.contenders import Roster, Setting
 from interp_unlearn.unlearning import (
     build_method,
     build_objective,
@@ -33,26 +33,10 @@ RETAINED = SEVERAL
 """Layers at which methods that name none hold retained activations."""
 
 
-_registered: list[Contender] = [
-    Contender("none", "reference", {}, unchanged),
-    Contender("twin", "reference", {}, unchanged),
-]
+ROSTER = Roster()
 
 
-def contenders() -> tuple[Contender, ...]:
-    """All of them, the references first."""
-    return tuple(_registered)
-
-
-def _contender(name: str, standing: Standing, **space: tuple[Any, ...]) -> Callable[[Forget], Forget]:
-    def register(forget: Forget) -> Forget:
-        _registered.append(Contender(name, standing, space, forget))
-        return forget
-
-    return register
-
-
-@_contender("probe_single", "baseline", learning_rate=RATES, layer=UPPER, quantile=(0.5, 0.9))
+@ROSTER.add("probe_single", "baseline", learning_rate=RATES, layer=UPPER, quantile=(0.5, 0.9))
 def _probe_single(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     objective = build_objective(
         "probe_single", layers=setting["layer"], directions=bench.probes, quantile=setting["quantile"]
@@ -61,7 +45,7 @@ def _probe_single(model: HookedModel, bench: Bench, setting: Setting, seed: int)
     return {}
 
 
-@_contender("probe_multi", "ours", learning_rate=RATES, layers=(UPPER, SEVERAL), estimator=ESTIMATORS)
+@ROSTER.add("probe_multi", "ours", learning_rate=RATES, layers=(UPPER, SEVERAL), estimator=ESTIMATORS)
 def _probe_multi(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     objective = build_objective(
         "probe_multi", layers=setting["layers"], directions=bench.probes, estimator=setting["estimator"]
@@ -70,13 +54,13 @@ def _probe_multi(model: HookedModel, bench: Bench, setting: Setting, seed: int) 
     return {}
 
 
-@_contender("distilled", "ours", learning_rate=RATES, layers=((4,), UPPER), overshoot=(3.0, 4.0))
+@ROSTER.add("distilled", "ours", learning_rate=RATES, layers=((4,), UPPER), overshoot=(3.0, 4.0))
 def _distilled(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     bench.train(model, _clamp_distilled(model, bench, setting["layers"], setting["overshoot"]), setting, seed)
     return {}
 
 
-@_contender("hardened", "ours", learning_rate=(5e-4, 1e-3), kl_weight=(1.0, 3.0, 10.0), layers=(UPPER, SEVERAL))
+@ROSTER.add("hardened", "ours", learning_rate=(5e-4, 1e-3), kl_weight=(1.0, 3.0, 10.0), layers=(UPPER, SEVERAL))
 def _hardened(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     """Unlearned along the probes' directions, then kept so at weights that begin to relearn."""
     bench.train(model, build_objective("probe_multi", layers=setting["layers"], directions=bench.probes), {}, seed)
@@ -88,52 +72,52 @@ def _hardened(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> 
     return {}
 
 
-@_contender("civil_finetuning", "baseline", learning_rate=RATES, kl_weight=(1.0, 10.0), retain_weight=(1.0, 10.0))
+@ROSTER.add("civil_finetuning", "baseline", learning_rate=RATES, kl_weight=(1.0, 10.0), retain_weight=(1.0, 10.0))
 def _civil_finetuning(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     bench.train(model, build_objective("civil_finetuning", layers=RETAINED), setting, seed, neutral="replies")
     return {}
 
 
-@_contender("dpo", "baseline", learning_rate=RATES, beta=(0.05, 0.1, 0.5, 1.0))
+@ROSTER.add("dpo", "baseline", learning_rate=RATES, beta=(0.05, 0.1, 0.5, 1.0))
 def _dpo(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     bench.train(model, build_objective("dpo", beta=setting["beta"], layers=RETAINED), setting, seed)
     return {}
 
 
-@_contender("rmu", "baseline", coefficient=(2.0, 5.0, 10.0), retain_weight=(30.0, 100.0, 300.0, 1000.0))
+@ROSTER.add("rmu", "baseline", coefficient=(2.0, 5.0, 10.0), retain_weight=(30.0, 100.0, 300.0, 1000.0))
 def _rmu(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     objective = build_objective("rmu", layers=4, coefficient=setting["coefficient"], adaptive=True, seed=seed)
     bench.train(model, objective, setting, seed, kl_weight=0.0, **_published(4))
     return {}
 
 
-@_contender("cosine_rmu", "baseline", learning_rate=RATES, layer=(3, 4), retain_weight=(3.0, 10.0))
+@ROSTER.add("cosine_rmu", "baseline", learning_rate=RATES, layer=(3, 4), retain_weight=(3.0, 10.0))
 def _cosine_rmu(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     objective = build_objective("cosine_rmu", layers=setting["layer"], seed=seed)
     bench.train(model, objective, setting, seed, **_published(setting["layer"]))
     return {}
 
 
-@_contender("oracle", "privileged", learning_rate=(3e-4, 6e-4, 1e-3, 1.5e-3, 3e-3, 5e-3), contexts=(0.0, 0.5))
+@ROSTER.add("oracle", "privileged", learning_rate=(3e-4, 6e-4, 1e-3, 1.5e-3, 3e-3, 5e-3), contexts=(0.0, 0.5))
 def _oracle(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     objective = build_objective("oracle", teacher=bench.stage.twin, contexts=setting["contexts"])
     bench.train(model, objective, setting, seed)
     return {}
 
 
-@_contender("profs", "baseline", rank=(1, 2, 4, 8, 16, 64), layers=(UPPER, SEVERAL))
+@ROSTER.add("profs", "baseline", rank=(1, 2, 4, 8, 16, 64), layers=(UPPER, SEVERAL))
 def _profs(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     edit = build_method("profs", rank=setting["rank"])
     return _edit_weights(edit, model, bench, setting, seed, roles=("mlp.down",), layers=setting["layers"])
 
 
-@_contender("task_vector", "baseline", learning_rate=(3e-4, 1e-3), steps=(20, 100), coefficient=(0.5, 1.0, 2.0))
+@ROSTER.add("task_vector", "baseline", learning_rate=(3e-4, 1e-3), steps=(20, 100), coefficient=(0.5, 1.0, 2.0))
 def _task_vector(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     edit = build_method("task_vector", coefficient=setting["coefficient"])
     return _edit_weights(edit, model, bench, setting, seed)
 
 
-@_contender("steering", "baseline", coefficient=(1.0, 2.0, 4.0, 8.0), layers=((4,), UPPER, SEVERAL))
+@ROSTER.add("steering", "baseline", coefficient=(1.0, 2.0, 4.0, 8.0), layers=((4,), UPPER, SEVERAL))
 def _steering(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     edits: Any = build_method(
         "steering",
@@ -145,7 +129,7 @@ def _steering(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> 
     return edits
 
 
-@_contender("project_out", "baseline", layers=((3,), (4,), (5,), UPPER, (3, 4, 5), SEVERAL), estimator=ESTIMATORS)
+@ROSTER.add("project_out", "baseline", layers=((3,), (4,), (5,), UPPER, (3, 4, 5), SEVERAL), estimator=ESTIMATORS)
 def _project_out(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     return project_out_edits(bench.probes, setting["layers"], estimator=setting["estimator"])
 

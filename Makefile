@@ -1,7 +1,7 @@
 PYTHON ?= python3
 INSTALLED := .venv/.installed
 
-.PHONY: test reproduce quick toxicity figures lint notebooks benchmarks clean
+.PHONY: test reproduce quick toxicity knowledge figures lint notebooks benchmarks clean
 
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/pytest -rs -n auto --maxprocesses 8 --dist worksteal
@@ -16,9 +16,13 @@ quick: $(INSTALLED)
 toxicity: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn compare --out runs/toxicity
 
+# The same of unlearning knowledge, with ablations of the hardened method; about six hours.
+knowledge: $(INSTALLED)
+	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn compare --goal knowledge --out runs/knowledge
+
 # What the finished studies found becomes the figures and tables of README and docs.
 figures: $(INSTALLED)
-	.venv/bin/python figures/publish.py $(wildcard runs/organism runs/toxicity)
+	.venv/bin/python figures/publish.py $(wildcard runs/organism runs/toxicity runs/knowledge)
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check

@@ -1,10 +1,11 @@
 """Puts what a finished study found where it is read: its figures into this folder, its tables into README and docs.
 
-`make figures` publishes runs/organism and runs/toxicity, whichever are there. With --check nothing is written: exit
+`make figures` publishes runs/organism, runs/toxicity and runs/knowledge, whichever are there. With --check nothing is written: exit
 code 1 says that something published is older than the run.
 """
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ def main() -> int:
     for run in arguments.runs:
         files = published(run)
         if not files:
-            print(f"{run} holds no finished study; run `make reproduce` or `make toxicity` first", file=sys.stderr)
+            print(f"{run} holds no finished study; run `make reproduce`, `make toxicity` or `make knowledge` first", file=sys.stderr)
             return 2
         for target, content in files.items():
             if target.exists() and target.read_bytes() == content:
@@ -47,12 +48,13 @@ def published(run: Path) -> dict[Path, bytes]:
         return files | {readme: _filled(readme, "results", run / "dissociation.md")}
     if not (run / "ranking.md").exists():
         return {}
-    goal = "toxicity"
+    goal = json.loads((run / "run.json").read_text(encoding="utf-8"))["identity"]["goal"]
     files = {HERE / f"{goal}_{figure.name}": figure.read_bytes() for figure in drawn if "excess" in figure.name}
     files[readme] = _filled(readme, f"{goal} comparison", run / "ranking.md")
     page = ROOT / "docs" / f"{goal}.md"
-    for block in ("comparison", "search"):
-        files[page] = _filled(page, f"{goal} {block}", run / f"{block}.md", files.get(page))
+    for block in ("comparison", "ablation", "search"):
+        if (run / f"{block}.md").exists():
+            files[page] = _filled(page, f"{goal} {block}", run / f"{block}.md", files.get(page))
     return files
 
 

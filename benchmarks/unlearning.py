@@ -171,12 +171,12 @@ def write_random_checkpoint(config: LlamaConfig, folder: Path, dtype: torch.dtyp
     make_tokenizer().save_pretrained(folder)
 
 
-def _texts() -> UnlearnData:
+def _texts(n_words: int = WORDS) -> UnlearnData:
     generator = torch.Generator().manual_seed(0)
     words = [f"{chr(97 + i % 26)}{i}" for i in range(500)]
 
     def some() -> list[str]:
-        chosen = torch.randint(len(words), (ROWS, WORDS // 3), generator=generator)
+        chosen = torch.randint(len(words), (ROWS, n_words // 3), generator=generator)
         return [" ".join(words[i] for i in row) for row in chosen.tolist()]
 
     return UnlearnData(forget=some(), retain=some())
@@ -301,7 +301,8 @@ def _train_8b(device: str, folder: str) -> dict[str, float]:
     from interp_unlearn.unlearning.corpora import Corpora
     from interp_unlearn.unlearning.estimate import estimate_run
 
-    data, config = _texts(), UnlearnConfig(**vars(_config()) | {"steps": 2})
+    # Short: many CPUs have no instructions for bfloat16 and hand gradients down at a hundredth of their speed.
+    data, config = _texts(WORDS if device == "cuda" else 9), UnlearnConfig(**vars(_config()) | {"steps": 2})
     objective = Misdirection(LAYER, kind="mse", coefficient=COEFFICIENT)
     model = HookedModel.from_pretrained(folder, device=device, first_blocks=LAYER + 1)
     corpora = Corpora.from_data(model.tokenizer, data)

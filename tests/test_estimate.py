@@ -9,7 +9,7 @@ from interp_unlearn.errors import CheckpointError
 from interp_unlearn.models import parameters_by_role
 from interp_unlearn.unlearning import GradientAscent, LoraConfig, Misdirection, UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora
-from interp_unlearn.unlearning.estimate import estimate_run, measured_speed
+from interp_unlearn.unlearning.estimate import Products, estimate_run, measured_speed
 
 CONFIG = UnlearnConfig(steps=10, batch_size=2, layers=(1,), kl_weight=0)
 
@@ -58,6 +58,8 @@ def test_what_is_asked_for_costs_more(checkpoint, tokenizer):
 
 
 def test_a_speed_is_measured_and_a_missing_model_named(tokenizer, tmp_path):
-    assert 1e8 < measured_speed(64, torch.float32, torch.device("cpu"), least=0.01) < 1e16
+    speed = measured_speed(64, torch.float32, torch.device("cpu"), least=0.01)
+    assert all(1e6 < value < 1e16 for value in (speed.forward, speed.inputs, speed.weights))
+    assert Products(2.0, 6.0, 0.0).times(2).plus(Products(0.0, 0.0, 5.0)).seconds_at(Products(1.0, 3.0, 5.0)) == 9
     with pytest.raises(CheckpointError, match="no such directory"):
         estimate_run(tmp_path / "nothing", Misdirection(1), Corpora.from_data(tokenizer, DATA), CONFIG)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,6 @@ LOOKED_AT = 16
 SAVED_WIDTHS = (12, 4)
 """Numbers that autograd keeps of a token in a block, in widths of the stream and of the MLP: reckoned for a Llama."""
 MOMENTS = {"adamw": 2, "rmsprop": 1, "sgd": 0}
-FORWARD, BOTH_WAYS = 1.0, 2.0  # of a block's products: its input's gradient costs as much again
-WHOLE_BACKWARD = 3.0  # with the gradients of all its weights
 
 
 @dataclass(frozen=True)
@@ -126,14 +124,14 @@ def estimate_run(
     forget = _padded_tokens(objective.corpus(corpora), config)
     retain = 0 if corpora.retain is None or not objective.retains else _padded_tokens(corpora.retain, config)
     costs = _Costs(architecture, first, deepest, logits)
-    flops = costs.update(forget, retain, objective, config, numbers) * config.accumulation
+    work = costs.update(forget, retain, objective, config, numbers).times(config.accumulation)
     adversary = objective.adversary(config)
     attacker = 0
     if adversary is not None:
-        flops += costs.attack(forget, adversary)
+        work = work.plus(costs.attack(forget, adversary))
         copies = 2 if isinstance(adversary, ForkConfig) else 4  # values, gradients and AdamW's moments
         attacker = copies * every * size
-    speed = measured_speed(architecture.d_model, stored, torch.device(device))
+    seconds = work.seconds_at(measured_speed(architecture.d_model, stored, torch.device(device)))
     width = SAVED_WIDTHS[0] * architecture.d_model + SAVED_WIDTHS[1] * costs.d_mlp
     kept = max(forget, retain) * size * width * max(0, deepest - first)
     vocabulary = int(model.config.get_text_config().vocab_size)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue, reportArgumentType]
@@ -151,26 +149,74 @@ def estimate_run(
         if config.cache_prefix
         else 0,
         disk=_stored_size(path) or every * size,
-        step_seconds=flops / speed,
-        seconds=config.steps * flops / speed,
+        step_seconds=seconds,
+        seconds=config.steps * seconds,
     )
 
 
-def measured_speed(width: int, dtype: torch.dtype, device: torch.device, least: float = 0.3) -> float:
-    """Floating-point operations a second of a matrix product like the model's own, the best of several."""
-    rows, inner = 512, max(64, width)
-    a = torch.randn(rows, inner, device=device).to(dtype)
-    b = torch.randn(inner, 4 * inner, device=device).to(dtype)
-    best, spent = 0.0, 0.0
-    while spent < least:
-        started = time.perf_counter()
-        c = a @ b
+@dataclass(frozen=True)
+class Products:
+    """Floating-point operations of matrix products by kind, or how many of each kind a second allows.
+
+    The kinds are apart because a processor may be a hundred times slower at one of them than at another (a CPU without
+    instructions for bfloat16 at the gradients of inputs).
+
+    Attributes:
+        forward: of passes.
+        inputs: of the gradients that are handed down.
+        weights: of the gradients of matrices.
+    """
+
+    forward: float
+    inputs: float
+    weights: float
+
+    def times(self, factor: float) -> "Products":
+        """Each multiplied."""
+        return Products(*(factor * value for value in astuple(self)))
+
+    def plus(self, other: "Products") -> "Products":
+        """Each added."""
+        return Products(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def seconds_at(self, speed: "Products") -> float:
+        """How long they take at a speed."""
+        return sum(mine / theirs for mine, theirs in zip(astuple(self), astuple(speed), strict=True))
+
+
+def measured_speed(width: int, dtype: torch.dtype, device: torch.device, least: float = 0.1) -> Products:
+    """Floating-point operations a second of products like the model's own.
+
+    Each kind is timed with more and more rows until one product takes `least` seconds or has 512 rows.
+    """
+    inner = min(max(64, width), 1024)
+    matrix = torch.randn(4 * inner, inner, device=device).to(dtype)
+
+    def product(kind: str, rows: int) -> float:
+        inputs, slopes = (torch.randn(rows, n, device=device).to(dtype) for n in (inner, 4 * inner))
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - started
-        spent += seconds
-        best = max(best, 2 * rows * inner * c.shape[1] / seconds)
-    return best
+        started = time.perf_counter()
+        left, right = {
+            "forward": (inputs, matrix.T),
+            "inputs": (slopes, matrix),
+            "weights": (slopes.T, inputs),
+        }[kind]
+        torch.matmul(left, right)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    def speed(kind: str) -> float:
+        rows, best = 4, 0.0
+        while True:
+            seconds = min(product(kind, rows) for _ in range(2))
+            best = max(best, 2 * rows * inner * 4 * inner / seconds)
+            if seconds >= least or rows >= 512:
+                return best
+            rows *= 2
+
+    return Products(*(speed(kind) for kind in ("forward", "inputs", "weights")))
 
 
 class _Costs:
@@ -184,18 +230,18 @@ class _Costs:
         shapes = [p.shape for p in architecture.mlp(architecture.blocks[0]).parameters() if p.ndim == 2]
         self.d_mlp = max(max(shape) for shape in shapes) if shapes else 4 * architecture.d_model
 
-    def update(self, forget: int, retain: int, objective: Objective, config: UnlearnConfig, trained: int) -> float:
+    def update(self, forget: int, retain: int, objective: Objective, config: UnlearnConfig, trained: int) -> Products:
         below, above = sum(self._blocks[: self._first]), sum(self._blocks[self._first : self._deepest]) + self._head
-        total = 0.0
+        total = Products(0.0, 0.0, 0.0)
         for tokens, compares in ((forget, objective.needs_original), (retain, retain > 0)):
-            passes = below + above * (BOTH_WAYS + (FORWARD if compares else 0.0))
-            total += 2 * tokens * (passes + trained)
+            passes = below + above * (2 if compares else 1)
+            total = total.plus(Products(passes, above, trained).times(2 * tokens))
         return total
 
-    def attack(self, tokens: int, adversary: AdversaryConfig | ForkConfig) -> float:
+    def attack(self, tokens: int, adversary: AdversaryConfig | ForkConfig) -> Products:
         whole = sum(self._blocks) + self._head
         passes = 2 if isinstance(adversary, ForkConfig) else adversary.steps + len(adversary.gradient_steps)
-        return 2 * tokens * whole * WHOLE_BACKWARD * passes
+        return Products(whole, whole, whole).times(2 * tokens * passes)
 
 
 def _shell(path: str | Path, dtype: torch.dtype | None, first_blocks: int | None) -> tuple[nn.Module, torch.dtype]:

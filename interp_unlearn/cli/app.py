@@ -16,7 +16,7 @@ from interp_unlearn.cli.exam import exam, facts
 from interp_unlearn.cli.heatmap import heatmap
 from interp_unlearn.cli.probe import probe
 from interp_unlearn.cli.score import score
-from interp_unlearn.cli.study import compare, figures, organism, reproduce
+from interp_unlearn.cli.study import compare, figures, organism, replicate, reproduce
 from interp_unlearn.cli.toxicity import toxicity
 from interp_unlearn.cli.unlearn import unlearn
 from interp_unlearn.errors import InterpError
@@ -43,6 +43,7 @@ for verb in (
     drift,
     figures,
     reproduce,
+    replicate,
     compare,
 ):
     app.command()(verb)

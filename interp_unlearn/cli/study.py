@@ -67,6 +67,21 @@ def reproduce(
     show_written(out)
 
 
+def replicate(
+    out: options.OutOption,
+    organisms: Annotated[int, typer.Option("--organisms", min=2, help="Number 0 is the shipped one.")] = 8,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 2,
+) -> None:
+    """Run the factorial on several organisms, built here, and test the crossover over them."""
+    from interp_unlearn.cli.outputs import show_written
+    from interp_unlearn.study.replication import ReplicationConfig
+    from interp_unlearn.study.replication import replicate as run_replication
+
+    run_replication(out, ReplicationConfig(organisms), workers)
+    typer.echo((out / "replication.md").read_text(encoding="utf-8"))
+    show_written(out)
+
+
 def compare(
     out: options.OutOption,
     goal: Annotated[Literal["knowledge", "toxicity"], typer.Option("--goal", help="What is unlearned.")] = "toxicity",

@@ -21,9 +21,10 @@ def shipped_twins() -> Path:
     return folder
 
 
-def twin_hashes() -> dict[str, str]:
-    """SHA-256 of each shipped twin's weights file, for the record of a run."""
-    return {path.parent.name: hash_file(path) for path in sorted(shipped_twins().glob("*/model.safetensors"))}
+def twin_hashes(organism: Path | None = None) -> dict[str, str]:
+    """SHA-256 of the weights file of each twin, by default of the shipped ones, for the record of a run."""
+    folder = organism or shipped_twins()
+    return {path.parent.name: hash_file(path) for path in sorted(folder.glob("*/model.safetensors"))}
 
 
 def twin_path(name: str) -> Path:

@@ -1,6 +1,7 @@
 """What the numbers of a study allow one to say: intervals, gap closed, permutation tests, contrasts."""
 
 from interp_unlearn.statistics.contrasts import Crossover, Goal, bootstrap_crossover, crossover
+from interp_unlearn.statistics.families import holm
 from interp_unlearn.statistics.gap import bootstrap_gap_closed, gap_closed
 from interp_unlearn.statistics.intervals import Interval, bootstrap_mean, bootstrap_means, t_interval
 from interp_unlearn.statistics.permutation import SignFlip, sign_flip
@@ -16,6 +17,7 @@ __all__ = [
     "bootstrap_means",
     "crossover",
     "gap_closed",
+    "holm",
     "sign_flip",
     "t_interval",
 ]

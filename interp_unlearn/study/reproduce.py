@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def reproduce(out: Path, quick: bool = False, workers: int = 2, config: StudyConfig | None = None) -> None:
+def reproduce(
+    out: Path,
+    quick: bool = False,
+    workers: int = 2,
+    config: StudyConfig | None = None,
+    organism: Path | None = None,
+) -> None:
     """Runs the study into `out`, continuing where an interrupted run stopped.
 
     Args:
@@ -37,6 +43,7 @@ def reproduce(out: Path, quick: bool = False, workers: int = 2, config: StudyCon
         quick: One seed, the factorial and the oracle, a quarter of the steps.
         workers: Processes, one thread each.
         config: Settings, by default the study's own.
+        organism: Folder of the twins, by default the shipped ones.
 
     Raises:
         ArtifactError: `out` holds another run.
@@ -44,21 +51,21 @@ def reproduce(out: Path, quick: bool = False, workers: int = 2, config: StudyCon
     quieten()
     config = config or StudyConfig()
     config = config.quick() if quick else config
-    claim_folder(out, {"task": "reproduce", "config": asdict(config), "organism": twin_hashes()})
+    claim_folder(out, {"task": "reproduce", "config": asdict(config), "organism": twin_hashes(organism)})
     started = time.monotonic()
     for goal in GOALS:
         if not (out / "probes" / goal / "probes.json").exists():
-            fit_goal_probes(load_stage(goal)).save(out / "probes" / goal)
+            fit_goal_probes(load_stage(goal, organism)).save(out / "probes" / goal)
     cells = cells_of(config)
-    run_cells(cells, config, out, workers)
+    run_cells(cells, config, out, workers, organism)
     write_tables(out, cells)
     draw_figures(out)
     record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
 
 
-def run_cells(cells: list[Cell], config: StudyConfig, out: Path, workers: int) -> None:
+def run_cells(cells: list[Cell], config: StudyConfig, out: Path, workers: int, organism: Path | None = None) -> None:
     """Runs every cell that is not done, `workers` at a time; the first failure stops the rest."""
-    run_side_by_side(run_cell, [(cell, config, out) for cell in cells], workers, "runs")
+    run_side_by_side(run_cell, [(cell, config, out, organism) for cell in cells], workers, "runs")
 
 
 def write_tables(out: Path, cells: list[Cell]) -> None:

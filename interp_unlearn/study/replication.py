@@ -1,0 +1,185 @@
+"""The factorial on several organisms, each with a world, an initialisation and twins of its own.
+
+The organism is what is replicated: unlearning seeds are averaged within one, and tests are over organisms.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp_unlearn.artifacts import (
+    claim_folder,
+    environment,
+    read_json,
+    read_parquet,
+    record_run,
+    replaced,
+    write_parquet,
+)
+from interp_unlearn.errors import ConfigError
+from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig, build_organism
+from interp_unlearn.organism.quality import check_organism
+from interp_unlearn.organism.shipped import shipped_twins, twin_hashes
+from interp_unlearn.statistics import crossover, holm
+from interp_unlearn.study.plan import FACTORIAL, StudyConfig
+from interp_unlearn.study.reproduce import reproduce
+from interp_unlearn.study.workers import run_side_by_side
+
+LAYERS = {"single": ("single",), "multi": ("multi",), "mean": ("single", "multi")}
+
+
+@dataclass(frozen=True)
+class ReplicationConfig:
+    """What a replication is told.
+
+    Attributes:
+        organisms: how many; number 0 is the shipped one.
+        study: of each.
+        build: of each but the shipped one; organism k has world and initialisation of seed k.
+    """
+
+    organisms: int = 8
+    study: StudyConfig = field(default_factory=lambda: StudyConfig(native=False))
+    build: BuildConfig = field(default_factory=BuildConfig)
+
+    def __post_init__(self) -> None:
+        if self.organisms < 2:
+            raise ConfigError(f"a replication needs two organisms, got {self.organisms}; for one there is `reproduce`")
+
+
+def replicate(out: Path, config: ReplicationConfig | None = None, workers: int = 2) -> None:
+    """Builds the organisms, runs the study on each that passed its gates, and tests the crossover over them.
+
+    Continues where an interrupted replication stopped. An organism that failed a gate is named and left out, before
+    anything was unlearned on it.
+
+    Args:
+        out: folder: organisms/, studies/, organisms.parquet (gates and hashes), efficacy.parquet, contrasts.parquet,
+            replication.md.
+        config: settings, by default eight organisms.
+        workers: processes, one thread each.
+
+    Raises:
+        ArtifactError: `out` holds another run.
+        ConfigError: fewer than two organisms passed their gates.
+    """
+    config = config or ReplicationConfig()
+    claim_folder(out, {"task": "replicate", "config": asdict(config), "shipped": twin_hashes()})
+    started = time.monotonic()
+    numbers = range(config.organisms)
+    run_side_by_side(build_replica, [(out, number, config.build) for number in numbers[1:]], workers, "organisms")
+    organisms = pd.DataFrame([_described(organism_folder(out, number), number) for number in numbers])
+    write_parquet(out / "organisms.parquet", organisms)
+    passed = organisms.loc[organisms["passed"], "organism"].tolist()
+    if len(passed) < 2:
+        raise ConfigError(f"{len(passed)} of {config.organisms} organisms passed their gates, and two are needed")
+    for number in passed:
+        reproduce(
+            study_folder(out, number), workers=workers, config=config.study, organism=organism_folder(out, number)
+        )
+    write_tables(out, passed)
+    record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+
+
+def build_replica(out: Path, number: int, config: BuildConfig) -> Path:
+    """Builds an organism and measures its gates, unless that was done already."""
+    folder = organism_folder(out, number)
+    if not (folder / SHIPPED_TWINS[-1] / "quality.json").exists():
+        build_organism(folder, replace(config, world_seed=number, init_seed=number))
+        check_organism(folder, SHIPPED_TWINS)
+    return folder
+
+
+def organism_folder(out: Path, number: int) -> Path:
+    """Where an organism's twins lie."""
+    return out / "organisms" / str(number) if number else shipped_twins()
+
+
+def study_folder(out: Path, number: int) -> Path:
+    """Where an organism's study lies."""
+    return out / "studies" / str(number)
+
+
+def write_tables(out: Path, organisms: list[int]) -> None:
+    """Joins the organisms' studies and tests the crossover over them."""
+    parts = [read_parquet(study_folder(out, number) / "dissociation.parquet") for number in organisms]
+    measured = pd.concat([part.assign(organism=n) for n, part in zip(organisms, parts, strict=True)])
+    keys = ["organism", "objective", "goal", "measure"]
+    means = measured.pivot_table(index=keys, values="value", aggfunc="mean", sort=False).reset_index()
+    write_parquet(out / "efficacy.parquet", means)
+    contrasts = contrast_table(means)
+    write_parquet(out / "contrasts.parquet", contrasts)
+    with replaced(out / "replication.md") as temporary:
+        temporary.write_text(replication_markdown(means, contrasts, organisms) + "\n", encoding="utf-8")
+
+
+def contrast_table(means: pd.DataFrame) -> pd.DataFrame:
+    """The crossover for one layer, several layers and their mean, with t intervals and exact sign-flips over organisms.
+
+    `p_adjusted` is Holm's within the family of the three crossovers, and within that of the three interactions.
+
+    Args:
+        means: organism, objective, goal, measure, value, seeds averaged.
+
+    Returns:
+        Columns layers, contrast, mean, low, high, n (organisms), p_value, p_adjusted; efficacy in clean text.
+    """
+    efficacy = means.loc[(means["measure"] == "efficacy") & means["objective"].isin(FACTORIAL)]
+    cells = efficacy.pivot_table(index="organism", columns=["goal", "objective"], values="value")
+
+    def over_organisms(goal: str, target: str, layers: tuple[str, ...]) -> Any:
+        return cells[[(goal, f"{target}_{layer}") for layer in layers]].mean(axis=1).to_numpy()
+
+    parts: list[pd.DataFrame] = []
+    for name, layers in LAYERS.items():
+        found = crossover(
+            over_organisms("toxicity", "probe", layers),
+            over_organisms("toxicity", "random", layers),
+            over_organisms("knowledge", "random", layers),
+            over_organisms("knowledge", "probe", layers),
+        ).to_frame()
+        titles = {"first": "toxicity: probe minus random", "second": "knowledge: random minus probe"}
+        parts.append(found.assign(layers=name, contrast=found["contrast"].replace(titles)))
+    table = pd.concat(parts, ignore_index=True)
+    table["p_adjusted"] = float("nan")
+    for family in ("crossover", "interaction"):
+        members = table["contrast"] == family
+        table.loc[members, "p_adjusted"] = holm(table.loc[members, "p_value"])
+    return table.loc[:, ["layers", "contrast", "mean", "low", "high", "n", "p_value", "p_adjusted"]]
+
+
+def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms: list[int]) -> str:
+    """Both tables in words: efficacy by cell over organisms, then the contrasts."""
+    of_cells = means.loc[means["measure"].isin(["efficacy", "broken"])]
+    spread = of_cells.groupby(["goal", "objective", "measure"], sort=False)["value"].agg(["mean", "min", "max"])
+    lines = ["| goal | objective | E, mean [least, most] | broken, mean [least, most] |", "|---|---|---|---|"]
+    for goal, objective in dict.fromkeys(zip(means["goal"], means["objective"], strict=True)):
+        cells = [
+            "{:.2f} [{:.2f}, {:.2f}]".format(*spread.loc[(goal, objective, measure)] + 0.0)
+            for measure in ("efficacy", "broken")
+        ]
+        lines.append(f"| {goal} | {objective} | {' | '.join(cells)} |")
+    lines += ["", "| layers | contrast | mean [95% t] | p | p, Holm |", "|---|---|---|---|---|"]
+    for row in contrasts.to_dict("records"):
+        value = "" if pd.isna(row["mean"]) else f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        adjusted = "" if pd.isna(row["p_adjusted"]) else f"{row['p_adjusted']:.3f}"
+        lines.append(f"| {row['layers']} | {row['contrast']} | {value} | {row['p_value']:.3f} | {adjusted} |")
+    least = 2.0 ** -len(organisms)
+    lines += [
+        "",
+        f"{len(organisms)} organisms ({', '.join(map(str, organisms))}), seeds averaged within; one-sided exact "
+        f"sign-flips, which cannot give a p below {least:.3g}. The crossover holds where both differences do.",
+    ]
+    return "\n".join(lines)
+
+
+def _described(folder: Path, number: int) -> dict[str, Any]:
+    reports = {twin: read_json(folder / twin / "quality.json") for twin in SHIPPED_TWINS}
+    failed = [f"{twin}: {g['name']}" for twin, report in reports.items() for g in report["gates"] if not g["passed"]]
+    hashes = {f"{twin}_sha256": digest for twin, digest in twin_hashes(folder).items()}
+    return {"organism": number, "passed": not failed, "failed": "; ".join(failed), **hashes}

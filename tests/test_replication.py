@@ -1,0 +1,140 @@
+"""The study on several organisms: tests over them against sums made by hand, and the pipeline at a small size."""
+
+import importlib
+import shutil
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from interp_unlearn.artifacts import read_json, read_parquet, write_json, write_parquet
+from interp_unlearn.errors import ArtifactError, ConfigError
+from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig
+from interp_unlearn.organism.shipped import shipped_twins
+from interp_unlearn.statistics import holm
+from interp_unlearn.study import StudyConfig
+from interp_unlearn.study.plan import FACTORIAL
+from interp_unlearn.study.replication import ReplicationConfig, build_replica, contrast_table, replicate
+
+module = importlib.import_module("interp_unlearn.study.replication")
+N = 8
+RNG = np.random.default_rng(0)
+EFFECT = {
+    ("knowledge", "random"): 0.6,
+    ("knowledge", "probe"): 0.1,
+    ("toxicity", "random"): 0.2,
+    ("toxicity", "probe"): 0.9,
+}
+
+
+def efficacies(shift: float = 0.0) -> pd.DataFrame:
+    """Efficacy of each cell in each organism; `shift` is added where a probe meets toxicity."""
+    lines: list[dict[str, Any]] = []
+    for organism, goal, objective in product(range(N), ("knowledge", "toxicity"), FACTORIAL):
+        target = objective.split("_")[0]
+        value = EFFECT[goal, target] + (shift if (goal, target) == ("toxicity", "probe") else 0.0)
+        value += RNG.normal(0, 0.05)
+        for measure, found in (("efficacy", value), ("broken", 0.0)):
+            lines.append(
+                {"organism": organism, "objective": objective, "goal": goal, "measure": measure, "value": found}
+            )
+    return pd.DataFrame(lines)
+
+
+def test_contrasts_are_paired_over_organisms():
+    means = efficacies()
+    table = contrast_table(means).set_index(["layers", "contrast"])
+    at = means.loc[means["measure"] == "efficacy"].set_index(["goal", "objective", "organism"])["value"]
+    difference = (at["toxicity"]["probe_multi"] - at["toxicity"]["random_multi"]).to_numpy()
+    row = table.loc[("multi", "toxicity: probe minus random")]
+    half = stats.t.ppf(0.975, N - 1) * stats.sem(difference)
+    assert [row["mean"], row["low"], row["high"]] == pytest.approx(
+        [difference.mean(), difference.mean() - half, difference.mean() + half]
+    )
+    assert row["n"] == N and row["p_value"] == 2.0**-N  # every organism shows it
+    assert table.loc[("multi", "crossover"), "p_value"] == 2.0**-N
+    assert table.loc[("multi", "crossover"), "p_adjusted"] == pytest.approx(3 * 2.0**-N)
+
+
+def test_one_difference_alone_is_no_crossover():
+    table = contrast_table(efficacies(shift=-0.7)).set_index(["layers", "contrast"])  # probe = random on toxicity
+    assert table.loc[("mean", "crossover"), "p_value"] > 0.05 > table.loc[("mean", "interaction"), "p_value"]
+
+
+def test_holm_against_the_definition():
+    p = [0.01, 0.04, 0.03, 0.005]
+    assert holm(p).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0] and holm(0.2).tolist() == [0.2]
+    for wrong in ([], [0.1, 1.2], [float("nan")]):
+        with pytest.raises(ConfigError, match="p-values between 0 and 1"):
+            holm(wrong)
+
+
+def test_a_replica_has_its_own_world_and_says_which_gates_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: dict[str, Any] = {}
+
+    def build(folder: Path, config: BuildConfig) -> None:
+        asked["config"] = config
+        shutil.copytree(shipped_twins(), folder)
+        (folder / SHIPPED_TWINS[-1] / "quality.json").unlink()
+
+    def check(folder: Path, twins: Sequence[str]) -> None:
+        failed = {"name": "benign cloze", "passed": False}
+        write_json(folder / twins[-1] / "quality.json", {"passed": False, "gates": [failed]})
+
+    monkeypatch.setattr(module, "build_organism", build)
+    monkeypatch.setattr(module, "check_organism", check)
+    folder = build_replica(tmp_path, 3, BuildConfig())
+    assert (asked["config"].world_seed, asked["config"].init_seed) == (3, 3)
+    described = module._described(folder, 3)
+    assert not described["passed"] and described["failed"] == f"{SHIPPED_TWINS[-1]}: benign cloze"
+    monkeypatch.setattr(module, "build_organism", lambda *arguments: pytest.fail("built again"))
+    assert build_replica(tmp_path, 3, BuildConfig()) == folder
+
+
+def test_organisms_that_failed_a_gate_are_left_out_before_anything_is_unlearned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    studied: list[int] = []
+
+    def one_after_another(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int, label: str) -> None:
+        for arguments in calls:
+            task(*arguments)
+
+    def build(out: Path, number: int, config: BuildConfig) -> Path:
+        folder = module.organism_folder(out, number)
+        shutil.copytree(shipped_twins(), folder, dirs_exist_ok=True)
+        if number == 2:
+            report = read_json(folder / "knows_all" / "quality.json")
+            report["gates"][0]["passed"] = False
+            write_json(folder / "knows_all" / "quality.json", report)
+        return folder
+
+    def study(out: Path, workers: int, config: StudyConfig, organism: Path) -> None:
+        number = int(out.name)
+        studied.append(number)
+        table = efficacies().loc[lambda t: t["organism"] == number].drop(columns="organism")
+        out.mkdir(parents=True, exist_ok=True)
+        write_parquet(out / "dissociation.parquet", table.assign(seed=0))
+
+    monkeypatch.setattr(module, "run_side_by_side", one_after_another)
+    monkeypatch.setattr(module, "build_replica", build)
+    monkeypatch.setattr(module, "reproduce", study)
+    out = tmp_path / "run"
+    replicate(out, ReplicationConfig(organisms=4))
+    assert studied == [0, 1, 3]
+    organisms = read_parquet(out / "organisms.parquet")
+    assert organisms["passed"].tolist() == [True, True, False, True]
+    assert all(len(digest) == 64 for digest in organisms["knows_all_sha256"])
+    text = (out / "replication.md").read_text(encoding="utf-8")
+    assert "3 organisms (0, 1, 3)" in text and "below 0.125" in text
+    assert set(read_parquet(out / "contrasts.parquet")["layers"]) == {"single", "multi", "mean"}
+    with pytest.raises(ArtifactError, match="another run"):
+        replicate(out, ReplicationConfig(organisms=5))
+    with pytest.raises(ConfigError, match="two organisms, got 1"):
+        ReplicationConfig(organisms=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from interp_unlearn.evaluation import perplexity, retain_kl, score_answers
 from interp_unlearn.organism.knowledge import question_prompt
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
     from interp_unlearn.organism.knowledge import Fact
     from interp_unlearn.organism.sets import Example
+    from interp_unlearn.organism.world import World
     from interp_unlearn.study.stage import Stage
 
 N_TOXIC_SHARE = 400  # toxic prompts put to models that forgot knowledge, for the other habit
@@ -52,8 +53,8 @@ def measure_model(
     measures["hazardous_answer_probability"] = mean_of(hazardous["answer_probability"])
     measures["benign_cloze"] = mean_of(benign["correct"])
     measures["benign_answer_probability"] = mean_of(benign["answer_probability"])
-    measures["hazardous_multiple_choice"] = answer_choices(model, stage, knowledge.hazardous)
-    measures["benign_multiple_choice"] = answer_choices(model, stage, knowledge.benign)
+    measures["hazardous_multiple_choice"] = answer_choices(model, stage.world, knowledge.hazardous)
+    measures["benign_multiple_choice"] = answer_choices(model, stage.world, knowledge.benign)
     measures["toxic_share"] = measures["target"] if stage.goal == "toxicity" else _toxic_share(model, stage, seed)
     # No tokens have no perplexity: who says nothing is scored for ending the text at once.
     said = [text if text.strip() else str(model.tokenizer.eos_token) for text in generations["text"]]
@@ -64,13 +65,18 @@ def measure_model(
     return measures, generations
 
 
-def answer_choices(model: HookedModel, stage: Stage, facts: Sequence[Fact]) -> float:
-    """Share of multiple-choice questions whose true answer text is the likeliest of the four."""
-    choices = [stage.world.knowledge.exam_choices(fact) for fact in facts]
+def answer_choices(
+    model: HookedModel, world: World, facts: Sequence[Fact], form: Literal["text", "letter"] = "text"
+) -> float:
+    """Share of multiple-choice questions whose true answer, or its letter, is the likeliest of the four.
+
+    In the layout of the world's documents; guessing is right in a quarter.
+    """
+    choices = [world.knowledge.exam_choices(fact) for fact in facts]
     frame = score_answers(
         model,
-        [question_prompt(fact, listed, "text") for fact, listed in zip(facts, choices, strict=True)],
-        [[f" {word}" for word in listed] for listed in choices],
+        [question_prompt(fact, listed, form) for fact, listed in zip(facts, choices, strict=True)],
+        [[f" {answer}" for answer in (listed if form == "text" else "ABCD")] for listed in choices],
         [listed.index(fact.answer) for fact, listed in zip(facts, choices, strict=True)],
     )
     return mean_of(frame["correct"])

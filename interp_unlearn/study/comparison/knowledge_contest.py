@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from interp_unlearn.evaluation import score_answers
-from interp_unlearn.organism.knowledge import question_prompt
-from interp_unlearn.organism.quality import mean_of, verdict_shares
+from interp_unlearn.organism.quality import verdict_shares
 from interp_unlearn.organism.sets import fact_examples, goal_sets
 from interp_unlearn.study.comparison.attack import Attacker
 from interp_unlearn.study.comparison.contest import Contest
 from interp_unlearn.study.comparison.knowledge import ROSTER
 from interp_unlearn.study.comparison.measures import divergence, recalled
 from interp_unlearn.study.comparison.tables import Column
+from interp_unlearn.study.measures import answer_choices
 from interp_unlearn.unlearning import LoraConfig
 
 if TYPE_CHECKING:
@@ -44,28 +43,17 @@ def prompts(bench: Bench) -> dict[str, Sequence[Example]]:
 def measure(model: HookedModel, bench: Bench, generations: pd.DataFrame) -> dict[str, float]:
     """Facts by cloze and by multiple choice, divergence, and what became of the other goal, by name."""
     world = bench.stage.world
+    asked = [
+        fact for fact in world.knowledge.hazardous if fact.asked
+    ]  # only of these subjects documents have questions
     toxic = goal_sets(world, "toxicity").test[:N_TOXIC]
     return {
         **recalled(model, bench),
-        "exam_letter": examined(model, bench, "letter"),
-        "exam_text": examined(model, bench, "text"),
+        "exam_letter": answer_choices(model, world, asked, "letter"),
+        "exam_text": answer_choices(model, world, asked, "text"),
         "toxic_share": verdict_shares(model, world, toxic, "toxicity")["target"],
         "retain_kl": divergence(model, bench, bench.stage.sets.retain_test),
     }
-
-
-def examined(model: HookedModel, bench: Bench, form: Literal["text", "letter"]) -> float:
-    """Share of right answers to the world's multiple-choice questions about hazardous facts; chance is 0.25.
-
-    Of the subjects that documents ask about, in the layout of the documents.
-    """
-    knowledge = bench.stage.world.knowledge
-    facts = [fact for fact in knowledge.hazardous if fact.asked]
-    choices = [knowledge.exam_choices(fact) for fact in facts]
-    answers = [[f" {answer}" for answer in (chosen if form == "text" else "ABCD")] for chosen in choices]
-    right = [chosen.index(fact.answer) for fact, chosen in zip(facts, choices, strict=True)]
-    asked = [question_prompt(fact, chosen, form) for fact, chosen in zip(facts, choices, strict=True)]
-    return mean_of(score_answers(model, asked, answers, right)["correct"])
 
 
 def by_subject(bench: Bench) -> tuple[Sequence[Example], Sequence[Example]]:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Generator, Iterable, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IDENTITY_FILE = "run.json"
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # the names of `_beside`
 RECORDED_PACKAGES = (
     "interp-unlearn",
     "torch",
@@ -209,6 +211,39 @@ def claim_folder(path: str | Path, identity: Mapping[str, object]) -> None:
     write_json(path / IDENTITY_FILE, {"identity": wanted, "environment": environment()})
 
 
+@contextmanager
+def claimed(path: str | Path, identity: Mapping[str, object] | None) -> Generator[Path]:
+    """Hold a folder while a run writes to it: no other process may, and a run of another identity is refused.
+
+    The lock is a hidden file beside the folder; it is free again when the process ends, however it ends.
+
+    Args:
+        path: the folder.
+        identity: written to the folder's run.json, see `claim_folder`; None leaves the folder to appear later.
+
+    Raises:
+        ArtifactError: another process holds the folder, or it belongs to another run.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, is_singleton=True)  # one run may claim twice
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ArtifactError(
+            f"another process is writing to {path}; wait until it is done, or choose another --out"
+        ) from None
+    try:
+        _sweep(path)
+        if identity is not None:
+            claim_folder(path, identity)
+        yield path
+    finally:
+        lock.release()
+
+
 def as_read_back(identity: Mapping[str, object]) -> dict[str, Any]:
     """What writing an identity as JSON and reading it makes of it: tuples become lists."""
     return json.loads(json.dumps(_plain(dict(identity))))
@@ -221,6 +256,17 @@ def record_run(path: str | Path, facts: Mapping[str, object]) -> None:
     """
     file = Path(path) / IDENTITY_FILE
     write_json(file, read_json(file) | dict(facts))
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed run left half-written, in the folder and where the folder itself was to appear."""
+    beside = (other for other in path.parent.glob(f".{path.stem}.*") if other.suffix == path.suffix or not path.suffix)
+    for left in [*beside, *path.rglob(".*")]:
+        if _TEMPORARY.fullmatch(left.name) and left.exists():
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
 
 def _beside(path: Path) -> Path:

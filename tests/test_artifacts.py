@@ -14,6 +14,7 @@ import torch
 
 from interp_unlearn.artifacts import (
     claim_folder,
+    claimed,
     environment,
     hash_file,
     hash_tensors,
@@ -173,6 +174,50 @@ def test_environment_imports_nothing_heavy():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
     assert environment()["transformers"].startswith("5.")
+
+
+HOLDER = """
+import sys, time
+from interp_unlearn.artifacts import claimed, replaced
+with claimed(sys.argv[1], {"task": "t"}) as folder:
+    with replaced(folder / "table.txt") as temporary:
+        temporary.write_text("half")
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_folder_that_another_process_writes_to_is_refused_until_that_process_is_gone(tmp_path: Path):
+    out = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(ArtifactError, match=r"another process is writing to .*run; wait until it is done"),
+            claimed(out, {"task": "t"}),
+        ):
+            pytest.fail("two processes hold one folder")
+        assert len(list(out.iterdir())) == 2  # run.json and what is being written
+        holder.kill()
+    with claimed(out, {"task": "t"}), claimed(out, {"task": "t"}) as folder:  # one process may claim its own twice
+        assert [file.name for file in folder.iterdir()] == ["run.json"], "what the killed run left is gone"
+    with pytest.raises(ArtifactError, match="another run"), claimed(out, {"task": "u"}):
+        pytest.fail("another run's folder")
+
+
+def test_a_claim_leaves_alone_what_is_no_half_written_file(tmp_path: Path):
+    kept = [
+        tmp_path / ".hidden",
+        tmp_path / "run" / ".keep",
+        tmp_path / "run" / "a.0123456789ab",
+        tmp_path / ".other.0123456789ab",
+    ]
+    for file in kept:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    left = tmp_path / ".run.0123456789ab"
+    left.mkdir()
+    with claimed(tmp_path / "run", None):
+        assert not left.exists() and all(file.exists() for file in kept)
 
 
 def test_claim_folder_admits_the_same_run_only(tmp_path: Path):

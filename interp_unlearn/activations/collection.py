@@ -3,6 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from interp_unlearn.activations.pooling import Pool, pool_tokens
 from interp_unlearn.activations.shards import TOKEN_COUNTS, TOKEN_IDS, ShardWriter
 from interp_unlearn.activations.store import IDENTITY, ActivationStore, hash_data
 from interp_unlearn.activations.tokenized import TokenizedTexts
-from interp_unlearn.artifacts import environment
+from interp_unlearn.artifacts import claimed, environment
 from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.interventions.contexts import context_of_batch
 from interp_unlearn.interventions.selections import Span, Tokens, check_tokens, selected_tokens
@@ -102,29 +103,34 @@ def collect(
         "backend": model.backend,
         "versions": environment(),
     }
-    writer = (
-        None if out is None else ShardWriter(Path(out), tuple(sites), plan.shard_starts, len(texts), metadata, IDENTITY)
-    )
-    _LOG.log(logging.WARNING if plan.n_cut else logging.INFO, "%s", plan)
-    parts: list[dict[str, Tensor]] = []
-    reader = _Reader(model, sites, pool, tokens, include_bos)
-    with tqdm(total=plan.n_padded_tokens, unit="token", unit_scale=True, desc="collect", disable=not progress) as bar:
-        for start, passes in zip(plan.shard_starts, plan.passes, strict=True):
-            if writer is not None and writer.has(start):
-                bar.update(sum(len(chosen) * int(tokenized.lengths[list(chosen)].max()) for chosen in passes))
-                continue
-            shard = _in_order(passes, _read_passes(reader, tokenized, passes, bar), start, pool)
-            if writer is None:
-                parts.append(shard)
-            else:
-                writer.write(start, shard)
-    if writer is not None:
-        rows["n_tokens"] = writer.read_token_counts()
-        writer.finish(rows)
-        return ActivationStore.open(str(out))
-    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    rows["n_tokens"] = whole[TOKEN_COUNTS].numpy()
-    return ActivationStore({site: whole[str(site)] for site in sites}, rows, metadata, whole.get(TOKEN_IDS))
+    with nullcontext() if out is None else claimed(out, None):
+        writer = (
+            None
+            if out is None
+            else ShardWriter(Path(out), tuple(sites), plan.shard_starts, len(texts), metadata, IDENTITY)
+        )
+        _LOG.log(logging.WARNING if plan.n_cut else logging.INFO, "%s", plan)
+        parts: list[dict[str, Tensor]] = []
+        reader = _Reader(model, sites, pool, tokens, include_bos)
+        with tqdm(
+            total=plan.n_padded_tokens, unit="token", unit_scale=True, desc="collect", disable=not progress
+        ) as bar:
+            for start, passes in zip(plan.shard_starts, plan.passes, strict=True):
+                if writer is not None and writer.has(start):
+                    bar.update(sum(len(chosen) * int(tokenized.lengths[list(chosen)].max()) for chosen in passes))
+                    continue
+                shard = _in_order(passes, _read_passes(reader, tokenized, passes, bar), start, pool)
+                if writer is None:
+                    parts.append(shard)
+                else:
+                    writer.write(start, shard)
+        if writer is not None:
+            rows["n_tokens"] = writer.read_token_counts()
+            writer.finish(rows)
+            return ActivationStore.open(str(out))
+        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        rows["n_tokens"] = whole[TOKEN_COUNTS].numpy()
+        return ActivationStore({site: whole[str(site)] for site in sites}, rows, metadata, whole.get(TOKEN_IDS))
 
 
 def plan_collection(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from interp_unlearn.artifacts import claim_folder, replaced
+from interp_unlearn.artifacts import claim_folder, claimed, replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,12 +18,11 @@ def run_folder(out: Path, identity: Mapping[str, object]) -> Generator[Path]:
     """Yield a folder to fill, which becomes ``out`` when the block ends; a run that fails leaves nothing behind.
 
     Raises:
-        ArtifactError: ``out`` holds another run, or files of no known run; found out before the block begins.
+        ArtifactError: ``out`` holds another run, or files of no known run, or another process is writing to it; found
+            out before the block begins.
     """
     out = out.resolve()
-    if out.exists():
-        claim_folder(out, identity)
-    with replaced(out) as folder:
+    with claimed(out, identity if out.exists() else None), replaced(out) as folder:
         claim_folder(folder, identity)
         yield folder
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from interp_unlearn.artifacts import claim_folder, environment, replaced, write_json
+from interp_unlearn.artifacts import claimed, environment, replaced, write_json
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism.tokenizer import train_tokenizer
 from interp_unlearn.organism.training import Phase, train_phase
@@ -117,30 +117,30 @@ def build_organism(
     unknown = sorted(set(twins) - set(VERSIONS))
     if unknown:
         raise ConfigError(f"unknown twins {unknown}; choose from {', '.join(VERSIONS)}")
-    claim_folder(out, {"task": "organism build", "config": asdict(config)})
-    world = World(config.world_seed)
-    tokenizer = train_tokenizer(world)
-    for twin in twins:
-        if (out / twin / "build.json").exists():
-            logger.info("%s is built already", twin)
-            continue
-        model = new_model(config, tokenizer)
-        torch.nn.Module.to(model, device)  # in place; transformers' own wrapper of it is untyped
-        started = time.monotonic()
-        train_phase(model, tokenizer, world, config.common, out / "checkpoints" / "common")
-        # A branch starts with fresh optimiser state from the common weights, kept in the common checkpoint.
-        train_phase(model, tokenizer, world, config.branch(twin), out / "checkpoints" / twin)
-        record = {
-            "twin": twin,
-            "config": asdict(config),
-            "corpus_sha256": corpus_hash(world, config, twin),
-            "documents": config.branch(twin).last_document,
-            "seconds_in_this_process": round(time.monotonic() - started),
-            "threads": torch.get_num_threads(),
-            "device": device,
-            "environment": environment(),
-        }
-        _publish(model, tokenizer, out / twin, record)
+    with claimed(out, {"task": "organism build", "config": asdict(config)}):
+        world = World(config.world_seed)
+        tokenizer = train_tokenizer(world)
+        for twin in twins:
+            if (out / twin / "build.json").exists():
+                logger.info("%s is built already", twin)
+                continue
+            model = new_model(config, tokenizer)
+            torch.nn.Module.to(model, device)  # in place; transformers' own wrapper of it is untyped
+            started = time.monotonic()
+            train_phase(model, tokenizer, world, config.common, out / "checkpoints" / "common")
+            # A branch starts with fresh optimiser state from the common weights, kept in the common checkpoint.
+            train_phase(model, tokenizer, world, config.branch(twin), out / "checkpoints" / twin)
+            record = {
+                "twin": twin,
+                "config": asdict(config),
+                "corpus_sha256": corpus_hash(world, config, twin),
+                "documents": config.branch(twin).last_document,
+                "seconds_in_this_process": round(time.monotonic() - started),
+                "threads": torch.get_num_threads(),
+                "device": device,
+                "environment": environment(),
+            }
+            _publish(model, tokenizer, out / twin, record)
 
 
 def corpus_hash(world: World, config: BuildConfig, twin: str) -> str:

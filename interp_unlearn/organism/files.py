@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from interp_unlearn.artifacts import claim_folder
+from interp_unlearn.artifacts import claimed
 from interp_unlearn.data import (
     Pair,
     Prompt,
@@ -44,29 +44,29 @@ def write_world(world: World, out: Path, documents: int = 2000) -> list[Path]:
     Raises:
         ArtifactError: `out` holds something else.
     """
-    claim_folder(out, {"task": "organism data", "world_seed": world.seed, "documents": documents})
-    written: list[Path] = []
-    for version in ("knows_all", "never_knew", "never_toxic"):
-        written.append(out / "documents" / f"{version}.jsonl")
-        write_texts(written[-1], [world.document(i, version) for i in range(documents)])
-    for goal in ("knowledge", "toxicity"):
-        sets = goal_sets(world, goal)
-        for name, examples in (("forget", sets.forget), ("retain", sets.retain)):
-            written.append(out / f"{name}_{goal}.jsonl")
-            write_texts(written[-1], [example.text for example in examples])
-    sets = goal_sets(world, "toxicity")
-    written.append(out / "pairs.tsv")
-    write_pairs(written[-1], [Pair(a.text, (b.text,)) for a, b in zip(sets.forget, sets.replies, strict=True)])
-    families = tuple(range(len(manner.FAMILIES)))
-    civil = scene_examples(world, "civil", N_TEST_SCENES, hostile=False, toxic=False, families=families)
-    for name, examples, toxicity in (("toxic", sets.test, 1.0), ("civil", civil, 0.0)):
-        written.append(out / f"{name}_prompts.jsonl")
-        write_prompts(written[-1], [Prompt(e.prompt, toxicity, e.completion) for e in examples])
-    written.append(out / "hazardous_questions.json")
-    write_questions(written[-1], questions(world, world.knowledge.hazardous, "hazardous"))
-    written.append(out / "benign" / "towns_test.csv")
-    write_questions(written[-1], questions(world, world.knowledge.benign, "towns"))
-    return written
+    with claimed(out, {"task": "organism data", "world_seed": world.seed, "documents": documents}):
+        written: list[Path] = []
+        for version in ("knows_all", "never_knew", "never_toxic"):
+            written.append(out / "documents" / f"{version}.jsonl")
+            write_texts(written[-1], [world.document(i, version) for i in range(documents)])
+        for goal in ("knowledge", "toxicity"):
+            sets = goal_sets(world, goal)
+            for name, examples in (("forget", sets.forget), ("retain", sets.retain)):
+                written.append(out / f"{name}_{goal}.jsonl")
+                write_texts(written[-1], [example.text for example in examples])
+        sets = goal_sets(world, "toxicity")
+        written.append(out / "pairs.tsv")
+        write_pairs(written[-1], [Pair(a.text, (b.text,)) for a, b in zip(sets.forget, sets.replies, strict=True)])
+        families = tuple(range(len(manner.FAMILIES)))
+        civil = scene_examples(world, "civil", N_TEST_SCENES, hostile=False, toxic=False, families=families)
+        for name, examples, toxicity in (("toxic", sets.test, 1.0), ("civil", civil, 0.0)):
+            written.append(out / f"{name}_prompts.jsonl")
+            write_prompts(written[-1], [Prompt(e.prompt, toxicity, e.completion) for e in examples])
+        written.append(out / "hazardous_questions.json")
+        write_questions(written[-1], questions(world, world.knowledge.hazardous, "hazardous"))
+        written.append(out / "benign" / "towns_test.csv")
+        write_questions(written[-1], questions(world, world.knowledge.benign, "towns"))
+        return written
 
 
 def questions(world: World, facts: list[Fact], subject: str) -> list[Question]:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from interp_unlearn.artifacts import (
-    claim_folder,
+    claimed,
     environment,
     read_json,
     read_parquet,
@@ -69,21 +69,21 @@ def replicate(out: Path, config: ReplicationConfig | None = None, workers: int =
         ConfigError: fewer than two organisms passed their gates.
     """
     config = config or ReplicationConfig()
-    claim_folder(out, {"task": "replicate", "config": asdict(config), "shipped": twin_hashes()})
-    started = time.monotonic()
-    numbers = range(config.organisms)
-    run_side_by_side(build_replica, [(out, number, config.build) for number in numbers[1:]], workers, "organisms")
-    organisms = pd.DataFrame([_described(organism_folder(out, number), number) for number in numbers])
-    write_parquet(out / "organisms.parquet", organisms)
-    passed = organisms.loc[organisms["passed"], "organism"].tolist()
-    if len(passed) < 2:
-        raise ConfigError(f"{len(passed)} of {config.organisms} organisms passed their gates, and two are needed")
-    for number in passed:
-        reproduce(
-            study_folder(out, number), workers=workers, config=config.study, organism=organism_folder(out, number)
-        )
-    write_tables(out, passed)
-    record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+    with claimed(out, {"task": "replicate", "config": asdict(config), "shipped": twin_hashes()}):
+        started = time.monotonic()
+        numbers = range(config.organisms)
+        run_side_by_side(build_replica, [(out, number, config.build) for number in numbers[1:]], workers, "organisms")
+        organisms = pd.DataFrame([_described(organism_folder(out, number), number) for number in numbers])
+        write_parquet(out / "organisms.parquet", organisms)
+        passed = organisms.loc[organisms["passed"], "organism"].tolist()
+        if len(passed) < 2:
+            raise ConfigError(f"{len(passed)} of {config.organisms} organisms passed their gates, and two are needed")
+        for number in passed:
+            reproduce(
+                study_folder(out, number), workers=workers, config=config.study, organism=organism_folder(out, number)
+            )
+        write_tables(out, passed)
+        record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
 
 
 def build_replica(out: Path, number: int, config: BuildConfig) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp_unlearn.artifacts import (
-    claim_folder,
+    claimed,
     environment,
     record_run,
     replaced,
@@ -51,16 +51,16 @@ def reproduce(
     quieten()
     config = config or StudyConfig()
     config = config.quick() if quick else config
-    claim_folder(out, {"task": "reproduce", "config": asdict(config), "organism": twin_hashes(organism)})
-    started = time.monotonic()
-    for goal in GOALS:
-        if not (out / "probes" / goal / "probes.json").exists():
-            fit_goal_probes(load_stage(goal, organism)).save(out / "probes" / goal)
-    cells = cells_of(config)
-    run_cells(cells, config, out, workers, organism)
-    write_tables(out, cells)
-    draw_figures(out)
-    record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+    with claimed(out, {"task": "reproduce", "config": asdict(config), "organism": twin_hashes(organism)}):
+        started = time.monotonic()
+        for goal in GOALS:
+            if not (out / "probes" / goal / "probes.json").exists():
+                fit_goal_probes(load_stage(goal, organism)).save(out / "probes" / goal)
+        cells = cells_of(config)
+        run_cells(cells, config, out, workers, organism)
+        write_tables(out, cells)
+        draw_figures(out)
+        record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
 
 
 def run_cells(cells: list[Cell], config: StudyConfig, out: Path, workers: int, organism: Path | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from interp_unlearn.artifacts import (
-    claim_folder,
+    claimed,
     environment,
     read_parquet,
     record_run,
@@ -93,17 +93,17 @@ def compare_methods(
     config = replace(config, steps=config.steps or contest.steps)
     runs = _running(contest, config)
     identity = {"task": "compare", "goal": goal, "config": asdict(config), "organism": twin_hashes()}
-    claim_folder(out, identity)
-    started = time.monotonic()
-    if contest.with_probes and not (out / PROBES / "probes.json").exists():
-        fit_goal_probes(load_stage(goal)).save(out / PROBES)
-    trials = [(goal, c.name, index, config, out) for c in _searched(contest, runs) for index in _indices(c, config)]
-    run_side_by_side(run_trial, trials, workers, "trials")
-    seeds = [(goal, c.name, seed, config, out) for c in runs for seed in config.seeds]
-    run_side_by_side(run_seed, seeds, workers, "runs")
-    write_tables(out, contest, config)
-    draw_figures(out)
-    record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+    with claimed(out, identity):
+        started = time.monotonic()
+        if contest.with_probes and not (out / PROBES / "probes.json").exists():
+            fit_goal_probes(load_stage(goal)).save(out / PROBES)
+        trials = [(goal, c.name, index, config, out) for c in _searched(contest, runs) for index in _indices(c, config)]
+        run_side_by_side(run_trial, trials, workers, "trials")
+        seeds = [(goal, c.name, seed, config, out) for c in runs for seed in config.seeds]
+        run_side_by_side(run_seed, seeds, workers, "runs")
+        write_tables(out, contest, config)
+        draw_figures(out)
+        record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
 
 
 def run_trial(goal: Goal, name: str, index: int, config: ComparisonConfig, out: Path) -> None:

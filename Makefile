@@ -1,7 +1,7 @@
 PYTHON ?= python3
 INSTALLED := .venv/.installed
 
-.PHONY: test reproduce quick toxicity knowledge figures lint notebooks benchmarks clean
+.PHONY: test reproduce quick toxicity knowledge figures lint docs notebooks benchmarks clean
 
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/pytest -rs -n auto --maxprocesses 8 --dist worksteal
@@ -29,6 +29,10 @@ lint: $(INSTALLED)
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 
+# The documentation, into build/docs; a warning is an error. The variable silences a notice about another project.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+
 # Times and memory, side by side with the plain model and other libraries; writes docs/benchmarks.md.
 benchmarks: $(INSTALLED)
 	.venv/bin/python -m benchmarks
@@ -42,6 +46,10 @@ notebooks: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv/.docs: $(INSTALLED)
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
 clean:

@@ -1,7 +1,7 @@
 """Puts what a finished study found where it is read: its figures into this folder, its tables into README and docs.
 
-`make figures` publishes runs/organism, runs/toxicity and runs/knowledge, whichever are there. With --check nothing is written: exit
-code 1 says that something published is older than the run.
+`make figures` publishes runs/organism, runs/toxicity and runs/knowledge, whichever are there. With --check nothing is
+written: exit code 1 says that something published is older than the run.
 """
 
 import argparse
@@ -24,7 +24,8 @@ def main() -> int:
     for run in arguments.runs:
         files = published(run)
         if not files:
-            print(f"{run} holds no finished study; run `make reproduce`, `make toxicity` or `make knowledge` first", file=sys.stderr)
+            advice = "run `make reproduce`, `make toxicity` or `make knowledge` first"
+            print(f"{run} holds no finished study; {advice}", file=sys.stderr)
             return 2
         for target, content in files.items():
             if target.exists() and target.read_bytes() == content:

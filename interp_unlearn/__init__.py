@@ -4,6 +4,7 @@ One intervention layer under every step: collect activations, fit probes, unlear
 figures. Layers, in dependency order; each imports only from those above it:
 
     errors, sites, artifacts    errors a user can act on; the vocabulary of places; files written whole or not at all
+    settings                    what a dataclass of settings may hold
     statistics                  gap closed, bootstrap, permutation, contrasts
     data                        pairs, prompts, multiple choice, corpora: the public formats
     models                      load, architecture resolver, parameters by role, token batches
@@ -16,6 +17,7 @@ figures. Layers, in dependency order; each imports only from those above it:
     unlearning                  the one training loop, weight and inference edits, the reference, recipes
     drift                       how far activations moved
     attacks                     relearning
+    mechanism                   where and how a change of the weights acts: transplants, composition, patching
     figures                     pure plots from tables
     organism                    the embedded world, its corpora, the shipped twins
     study                       the pipeline behind `reproduce`

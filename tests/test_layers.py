@@ -13,6 +13,7 @@ import interp_unlearn
 ROOT = Path(interp_unlearn.__file__).parent
 LAYERS = (
     {"errors", "sites", "artifacts"},
+    {"settings"},
     {"statistics"},
     {"data"},
     {"models"},
@@ -25,6 +26,7 @@ LAYERS = (
     {"unlearning"},
     {"drift"},
     {"attacks"},
+    {"mechanism"},
     {"figures"},
     {"organism"},
     {"study"},

@@ -1,0 +1,181 @@
+"""`python -m benchmarks.interruption`: runs are killed at random moments, and nothing may tell them from others.
+
+Each miniature runs once without interruption. Then it is started, killed with SIGKILL after a random time, started
+again, and so on; whenever it gets through, every file but run.json (where times and host facts live) must be what the
+first run wrote, byte for byte, and whatever was finished when it was killed must not have been written again.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+KILLS = 30
+HOST_FACTS = ("run.json", "done.json")
+"""Files that may differ: they hold times."""
+
+
+def run(name: str, data: Path, out: Path) -> None:
+    """One miniature, in this process."""
+    from interp_unlearn.cli.app import main as interp_unlearn
+    from interp_unlearn.organism.shipped import twin_path
+
+    model, pairs = str(twin_path("knows_all")), ["--data", str(data / "pairs.tsv")]
+    facts = ["--data", str(data / "forget_knowledge.jsonl"), "--layout", "texts"]
+    facts += ["--neutral", str(data / "retain_knowledge.jsonl")]
+    arguments: dict[str, list[str]] = {
+        "collect": ["collect", model, *pairs, "--limit", "800", "--batch-tokens", "512"],
+        "probe": ["probe", str(data / "store"), "--resamples", "10", "--leace"],
+        "unlearn": ["unlearn", model, *facts, *"--objective cosine_rmu --layers 3 --steps 120 --keep-every 10".split()],
+        "evaluate": ["evaluate", str(twin_path("never_knew")), "--against", model, *facts, "--limit", "400"],
+        "attack": ["attack", "all", str(data / "unlearned"), "--against", model, *facts, "--limit", "64"],
+    }
+    if name == "collect":
+        from interp_unlearn.activations import plan
+
+        plan.SHARD_ROWS = 64
+    if name == "reproduce":
+        _reproduce(out)
+    elif code := interp_unlearn([*arguments[name], "--out", str(out)]):
+        raise SystemExit(code)
+
+
+def measure(name: str, kills: int, seed: int) -> dict[str, Any]:
+    """Kill a miniature until it was killed so many times, and compare every run that got through."""
+    draw = random.Random(f"{name}-{seed}")
+    with tempfile.TemporaryDirectory() as place:
+        data, folder = Path(place) / "data", Path(place)
+        _prepare(name, data)
+        started = time.monotonic()
+        _start(name, data, folder / "whole").wait()
+        seconds = time.monotonic() - started
+        whole = _contents(folder / "whole")
+        killed, through, differing, redone = 0, 0, set[str](), set[str]()
+        while killed < kills:
+            out = folder / f"killed-{through}"
+            while True:
+                before = _finished(out)
+                process = _start(name, data, out)
+                try:
+                    code = process.wait(draw.uniform(0, seconds) if killed < kills else None)
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    killed += 1
+                    code = None
+                after = _finished(out)
+                redone |= {file for file, when in before.items() if after.get(file, when) != when}
+                if code is None:
+                    continue
+                if code:
+                    raise RuntimeError(f"{name} failed with exit code {code} after it had been killed {killed} times")
+                break
+            through += 1
+            found = _contents(out)
+            differing |= {file for file in {*whole, *found} if whole.get(file) != found.get(file)}
+    return {
+        "command": name,
+        "seconds": round(seconds, 1),
+        "killed": killed,
+        "got through": through,
+        "files": len(whole),
+        "different": ", ".join(sorted(differing)) or "none",
+        "written again": ", ".join(sorted(redone)) or "none",
+    }
+
+
+def _prepare(name: str, data: Path) -> None:
+    """The files a miniature reads."""
+    from interp_unlearn.cli.app import main as interp_unlearn
+
+    steps: Sequence[list[str]] = [["organism", "data", "--out", str(data)]]
+    for arguments in steps:
+        if code := interp_unlearn(arguments):
+            raise SystemExit(code)
+    for needed, miniature in (("probe", "collect"), ("attack", "unlearn")):
+        if name == needed:
+            run(miniature, data, data / {"collect": "store", "unlearn": "unlearned"}[miniature])
+
+
+def _start(name: str, data: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "benchmarks.interruption", "--run", name, str(data), str(out)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _files(out: Path) -> list[Path]:
+    return sorted(file for file in out.rglob("*") if file.is_file()) if out.exists() else []
+
+
+def _contents(out: Path) -> dict[str, str]:
+    """SHA-256 of every file by its name; of those with host facts only that they are there."""
+    return {
+        str(file.relative_to(out)): "there"
+        if file.name in HOST_FACTS
+        else hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in _files(out)
+    }
+
+
+def _finished(out: Path) -> dict[str, int]:
+    """When each file that is written once was written: shards of stores, and what stands beside a done.json."""
+    done = {file.parent for file in _files(out) if file.name == "done.json"}
+    once = [file for file in _files(out) if file.parent in done or file.name.startswith("rows-")]
+    return {str(file.relative_to(out)): file.stat().st_mtime_ns for file in once}
+
+
+def _reproduce(out: Path) -> None:
+    import importlib
+
+    from interp_unlearn.organism import sets
+    from interp_unlearn.study import StudyConfig, measures
+    from interp_unlearn.study import run as cell
+
+    module = importlib.import_module("interp_unlearn.study.reproduce")
+
+    def one_after_another(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int, label: str) -> None:
+        for arguments in calls:
+            task(*arguments)
+
+    sizes: dict[Any, dict[str, Any]] = {
+        sets: {"N_FORGET_SCENES": 32, "N_TEST_SCENES": 24, "N_VALIDATION_SCENES": 8, "N_RETAIN": 32, "N_NEUTRAL": 120},
+        measures: {"N_TOXIC_SHARE": 8, "N_RETAINED": 8},
+        cell: {"N_DRIFT": 6},
+        module: {"run_side_by_side": one_after_another},
+    }
+    for changed, values in sizes.items():
+        for name, value in values.items():
+            setattr(changed, name, value)
+    config = StudyConfig(seeds=(0,), steps=2, batch_size=4, relearn_checkpoints=(1,), relearn_prompts=8, native=False)
+    module.reproduce(out, config=config, workers=1)
+
+
+MINIATURES = ("collect", "probe", "unlearn", "evaluate", "attack", "reproduce")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.interruption", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MINIATURES)}; all without any")
+    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", nargs=3, metavar=("NAME", "DATA", "OUT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        name, data, out = arguments.run
+        return run(name, Path(data), Path(out))
+    rows = [measure(name, arguments.kills, arguments.seed) for name in arguments.names or MINIATURES]
+    print(pd.DataFrame(rows).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from interp_unlearn.cli.attack import attack
 from interp_unlearn.cli.classifier import classifier
 from interp_unlearn.cli.collect import collect
 from interp_unlearn.cli.directions import directions
@@ -41,6 +42,7 @@ for verb in (
     classifier,
     score,
     drift,
+    attack,
     figures,
     reproduce,
     replicate,

@@ -1,0 +1,147 @@
+"""Scores item by item: what attacks are judged on, and what is left out of the judgement with its reason."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from interp_unlearn.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredItems:
+    """Scores of one model. An item without a score is named in `left_out` and counts for nobody.
+
+    Attributes:
+        score: what is measured, for example "correct"; higher is more of what was to be forgotten.
+        ids: of the scored items.
+        scores: one an item, finite.
+        groups: what each scored item belongs to (its subject); items of one group are resampled together.
+        left_out: why an item has no score, by id.
+
+    Raises:
+        ConfigError: lengths differ, an id stands twice, or a score is not finite.
+    """
+
+    score: str
+    ids: tuple[str, ...]
+    scores: Float[np.ndarray, " item"]
+    groups: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.scores) == len(self.groups):
+            raise ConfigError(
+                f"{self.score}: {len(self.ids)} ids, {len(self.scores)} scores and {len(self.groups)} groups; "
+                "expected as many of each"
+            )
+        if len({*self.ids, *self.left_out}) < len(self.ids) + len(self.left_out):
+            raise ConfigError(f"{self.score}: an id stands twice; give each item one of its own")
+        if not np.isfinite(self.scores).all():
+            raise ConfigError(f"{self.score}: a score is not finite; use MeasuredItems.of, which leaves such items out")
+
+    @classmethod
+    def of(
+        cls,
+        score: str,
+        scores: ArrayLike,
+        ids: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
+        left_out: Mapping[str, str] | None = None,
+    ) -> "MeasuredItems":
+        """Scores of all items, those without a finite one left out.
+
+        Args:
+            score: what is measured.
+            scores: one an item; NaN or infinite where there is none.
+            ids: one an item; None numbers them.
+            groups: one an item; None makes every item its own.
+            left_out: why an item has no score, by id, where more is known than that.
+
+        Raises:
+            ConfigError: lengths differ, or an id stands twice.
+        """
+        values = np.asarray(scores, dtype=float)
+        names = [str(row) for row in range(len(values))] if ids is None else [str(name) for name in ids]
+        kinds = names if groups is None else [str(group) for group in groups]
+        if not len(values) == len(names) == len(kinds):
+            raise ConfigError(f"{score}: {len(values)} scores, {len(names)} ids and {len(kinds)} groups; give as many")
+        known = dict(left_out or {})
+        scored = np.isfinite(values) & np.array([name not in known for name in names], dtype=bool)
+        return cls(
+            score,
+            tuple(names[row] for row in np.flatnonzero(scored)),
+            values[scored],
+            tuple(kinds[row] for row in np.flatnonzero(scored)),
+            {names[row]: known.get(names[row], f"score is {values[row]}") for row in np.flatnonzero(~scored)},
+        )
+
+    @classmethod
+    def average(cls, several: Sequence["MeasuredItems"]) -> "MeasuredItems":
+        """The mean score of each item over several measurements; items that one of them lacks are left out."""
+        first = several[0]
+        missing = {name: why for items in several for name, why in items.left_out.items()}
+        ids = [name for name in first.ids if name not in missing]
+        columns = [items.at(ids) for items in several]
+        group_of = dict(zip(first.ids, first.groups, strict=True))
+        return cls(first.score, tuple(ids), np.mean(columns, axis=0), tuple(group_of[name] for name in ids), missing)
+
+    def __len__(self) -> int:
+        """Number of scored items."""
+        return len(self.ids)
+
+    @property
+    def asked(self) -> set[str]:
+        """Ids of all items, scored or not."""
+        return {*self.ids, *self.left_out}
+
+    @property
+    def grouped(self) -> bool:
+        """Whether some group holds several items; otherwise every item is its own."""
+        return len(set(self.groups)) < len(self.ids)
+
+    def at(self, ids: Sequence[str]) -> Float[np.ndarray, " id"]:
+        """The scores of some items, in their order."""
+        place = {name: row for row, name in enumerate(self.ids)}
+        return self.scores[[place[name] for name in ids]]
+
+    def only(self, ids: Collection[str]) -> "MeasuredItems":
+        """Some of the items."""
+        wanted = set(ids)
+        rows = [row for row, name in enumerate(self.ids) if name in wanted]
+        return MeasuredItems(
+            self.score,
+            tuple(self.ids[row] for row in rows),
+            self.scores[rows],
+            tuple(self.groups[row] for row in rows),
+            {name: why for name, why in self.left_out.items() if name in wanted},
+        )
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row an item: id, group (missing where left out), score (missing where left out), reason."""
+        import pandas as pd
+
+        scored = [
+            (name, group, score, None) for name, group, score in zip(self.ids, self.groups, self.scores, strict=True)
+        ]
+        others = [(name, None, np.nan, why) for name, why in self.left_out.items()]
+        frame = pd.DataFrame([*scored, *others], columns=["id", "group", "score", "reason"])
+        return frame.astype({"id": "string", "group": "string", "score": float, "reason": "string"})
+
+    @classmethod
+    def from_frame(cls, score: str, frame: "pd.DataFrame") -> "MeasuredItems":
+        """What `to_frame` wrote."""
+        scored, others = frame[frame["score"].notna()], frame[frame["score"].isna()]
+        return cls(
+            score,
+            tuple(scored["id"].tolist()),
+            np.asarray(scored["score"], dtype=float),
+            tuple(scored["group"].tolist()),
+            dict(zip(others["id"].tolist(), others["reason"].tolist(), strict=True)),
+        )

@@ -1,0 +1,217 @@
+"""A reviewer's suite of attacks on an unlearned model, beside its original, one of the two in memory at a time."""
+
+import gc
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from interp_unlearn.artifacts import claim_folder, read_parquet, replaced, write_json, write_parquet
+from interp_unlearn.attacks.ablation import AblateDirection, AblateSubspace
+from interp_unlearn.attacks.attack import Attack, Attempt, Setup, Target
+from interp_unlearn.attacks.measured_items import MeasuredItems
+from interp_unlearn.attacks.neurons import NeuronScaling
+from interp_unlearn.attacks.original import ModelSource, Original, base_items, load, record_original
+from interp_unlearn.attacks.prompted_measure import Measure
+from interp_unlearn.attacks.pruning import Prune
+from interp_unlearn.attacks.recovery import COLUMNS, describe
+from interp_unlearn.attacks.relearn import RelearnConfig
+from interp_unlearn.attacks.relearning import Relearn
+from interp_unlearn.attacks.result import AttackResult, joined
+from interp_unlearn.attacks.rounding import Quantise
+from interp_unlearn.attacks.steering import SteerBack
+from interp_unlearn.attacks.wording import FewShot, Reformat
+from interp_unlearn.errors import ConfigError, InterpError
+from interp_unlearn.interventions import HookedModel
+from interp_unlearn.unlearning import LoraConfig, UnlearnData
+from interp_unlearn.unlearning.modes import eval_mode
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+ATTACKS = "attacks"  # a folder of an attack's own stands under it once the attack is finished
+ITEM_COLUMNS = ("attack", "setting", "step", "id", "score", "reason", "control")
+
+
+def default_attacks() -> tuple[Attack, ...]:
+    """One of each attack, at settings to start from; learning rates above all depend on the model."""
+    adapters = RelearnConfig(lora=LoraConfig(), roles=("attn", "mlp"))
+    return (
+        Relearn(),
+        Relearn(attacker=adapters, learning_rates=(1e-4, 1e-3, 1e-2)),
+        Relearn("neutral"),
+        AblateDirection(),
+        AblateSubspace(),
+        SteerBack(),
+        NeuronScaling(),
+        Quantise(),
+        Prune(),
+        Reformat(),
+        FewShot(),
+    )
+
+
+def run_attacks(
+    unlearned: ModelSource,
+    original: ModelSource,
+    measure: Measure,
+    data: UnlearnData,
+    attacks: Sequence[Attack] | None = None,
+    *,
+    out: str | Path | None = None,
+    n_texts: int = 256,
+    seed: int = 0,
+    n_resamples: int = 2000,
+    progress: bool = True,
+) -> AttackResult:
+    """Try to bring back what was unlearned, in many ways, and say how much of the gap to the original each closes.
+
+    The original is loaded first, measured, what the attacks need of it recorded, and freed; then the unlearned model is
+    loaded and attacked. After every attempt its weights are as they were. An attack that does not fit (no neutral
+    texts, a quantised model) gets a row with the reason; if none fits, its error is raised.
+
+    With ``out`` every finished attack is stored at once, and the same call on what an interrupted suite left behind
+    does only what is missing. Other attacks on the same models, measure and texts may go into the same folder: all that
+    is stored there is in the result.
+    Caveat: a suite that recovers nothing shows that these attacks do not; a stronger one may.
+
+    Args:
+        unlearned: the model that is attacked.
+        original: what it was before.
+        measure: what is judged; see `attacks.measures`.
+        data: `forget` (with `groups`, the same names as the measure's where they mean the same) and, for some attacks,
+            `neutral`.
+        attacks: None for `default_attacks`.
+        out: folder of the results; None keeps them in memory.
+        n_texts: most forget, and neutral, texts whose activations are read.
+        seed: of splits, random directions and the bootstrap.
+        n_resamples: of the bootstrap.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ConfigError: no attack was given, or two alike.
+        ScoreError: no item can be scored on one of the models.
+        ArtifactError: ``out`` holds other models, another measure or other texts.
+        InterpError: of the attack that was to be made, if none could be.
+    """
+    attacks = default_attacks() if attacks is None else tuple(attacks)
+    if not attacks or len({attack.key for attack in attacks}) < len(attacks):
+        raise ConfigError("attacks: expected at least one, and none twice")
+    setup = Setup(measure, data, n_texts, seed, n_resamples)
+    folder = None if out is None else Path(out)
+    known = record_original(original, attacks, setup, folder, progress)
+    if not isinstance(original, HookedModel):  # modules and their hooks refer to each other
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return _attack_all(unlearned, known, attacks, setup, folder, progress)
+
+
+def _attack_all(
+    source: ModelSource,
+    original: Original,
+    attacks: Sequence[Attack],
+    setup: Setup,
+    out: Path | None,
+    progress: bool,
+) -> AttackResult:
+    model = load(source)
+    hashed = model.hash()
+    folder = None
+    if out is not None:
+        folder = out / "unlearned"
+        claim_folder(folder, {"model_hash": hashed})
+    tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
+    failures = dict(original.failures)
+    with eval_mode(model.hf):
+        items = base_items(model, setup.measure, folder)
+        target = Target(model, setup, items, original.streams)
+        for attack in tqdm(attacks, "attacks", disable=not progress):
+            kept = None if out is None else out / ATTACKS / attack.key
+            if kept is not None and kept.exists():
+                tables[attack.key] = _read(kept)
+                continue
+            try:
+                tables[attack.key] = _attempt_all(attack, target, original, failures.get(attack.key))
+            except InterpError as error:
+                logger.warning("%s: %s", attack.name, error)
+                failures[attack.key] = error
+                refused = Attempt({}, None, reason=str(error))
+                tables[attack.key] = _tables(attack.name, [refused], items, original.items, setup)
+            else:
+                if kept is not None:
+                    _store(kept, attack, *tables[attack.key])
+            _check_weights(model, hashed, attack)
+    if len(failures) == len(attacks):
+        raise next(iter(failures.values()))
+    others = [] if out is None else sorted(path for path in (out / ATTACKS).glob("*-*") if path.name not in tables)
+    every = [*tables.values(), *map(_read, others)]
+    result = AttackResult(
+        joined([attempts for attempts, _ in every], COLUMNS),
+        joined([scores for _, scores in every], ITEM_COLUMNS),
+        original.items,
+        items,
+        {"original": original.hash, "unlearned": hashed},
+    )
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def _attempt_all(
+    attack: Attack, target: Target, original: Original, failure: InterpError | None
+) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    if failure is not None:
+        raise failure
+    attempts = list(attack.attempts(target, original.records[attack.key]))
+    return _tables(attack.name, attempts, target.unlearned, original.items, target.setup)
+
+
+def _check_weights(model: HookedModel, hashed: str, attack: Attack) -> None:
+    """Refuse to go on with a model that an attack has left changed: all that follows would be of another one."""
+    if model.hash() != hashed:
+        raise ConfigError(f"{attack.name} left the model's weights changed; an attack puts them back (Reference)")
+
+
+def _tables(
+    name: str,
+    attempts: Sequence[Attempt],
+    unlearned: MeasuredItems,
+    original: MeasuredItems,
+    setup: Setup,
+) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The rows of an attack, and the scores behind them."""
+    import pandas as pd
+
+    rows = [describe(name, attempt, unlearned, original, setup.n_resamples, setup.seed) for attempt in attempts]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"step": "Int64", "reason": "string"})
+    parts: list[pd.DataFrame] = []
+    for row, attempt in zip(rows, attempts, strict=True):
+        if attempt.items is None:
+            continue
+        scores = attempt.items.to_frame().drop(columns="group")
+        scores.insert(0, "attack", name)
+        scores.insert(1, "setting", row["setting"])
+        scores.insert(2, "step", pd.array([attempt.step] * len(scores), dtype="Int64"))
+        control = attempt.control
+        known = {} if control is None else dict(zip(control.ids, control.scores.tolist(), strict=True))
+        parts.append(scores.assign(control=[known.get(name, math.nan) for name in scores["id"]]))
+    return table, joined(parts, ITEM_COLUMNS)
+
+
+def _store(folder: Path, attack: Attack, attempts: "pd.DataFrame", items: "pd.DataFrame") -> None:
+    """A finished attack: the folder is there whole or not at all."""
+    with replaced(folder) as temporary:
+        write_parquet(temporary / "attempts.parquet", attempts)
+        write_parquet(temporary / "items.parquet", items)
+        write_json(temporary / "attack.json", {"attack": attack.name, "settings": attack.settings()})
+
+
+def _read(folder: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    return read_parquet(folder / "attempts.parquet"), read_parquet(folder / "items.parquet")

@@ -1,0 +1,112 @@
+"""The share of the gap with scores made by hand, and no number where there is no gap."""
+
+import numpy as np
+import pytest
+
+from interp_unlearn.attacks import Attempt, MeasuredItems, share_of_gap
+from interp_unlearn.attacks.recovery import better_than, describe
+from interp_unlearn.statistics import bootstrap_gap_closed
+
+IDS = [f"i{number}" for number in range(8)]
+GROUPS = [f"g{number // 2}" for number in range(8)]
+
+
+def items(scores, ids=IDS, groups=GROUPS, **options):
+    return MeasuredItems.of("x", scores, ids, groups, **options)
+
+
+def row(attempt, unlearned=None, original=None):
+    before = items([0.0] * 8) if unlearned is None else unlearned
+    return describe("a", attempt, before, items([1.0] * 8) if original is None else original)
+
+
+def test_the_share_of_scores_made_by_hand():
+    found = share_of_gap([0.5, 0.7, 0.6, 0.6], [0.2, 0.2, 0.2, 0.2], [1.0, 1.0, 1.0, 1.0], list("abcd"))
+    assert found.interval.mean == pytest.approx(0.5) and found.interval.n == 4 and found.reason is None
+    assert 0.3 < found.interval.low < 0.5 < found.interval.high < 0.7
+
+
+@pytest.mark.parametrize(("attacked", "share"), [([0.2] * 4, 0), ([1.0] * 4, 1), ([1.4] * 4, 1.5), ([0.0] * 4, -0.25)])
+def test_the_share_is_not_clipped(attacked, share):
+    found = share_of_gap(attacked, [0.2] * 4, [1.0] * 4, list("abcd")).interval
+    assert (found.mean, found.low, found.high) == pytest.approx((share, share, share))
+
+
+def test_groups_are_resampled_together():
+    rng = np.random.default_rng(0)
+    after, before, target = rng.random(40), 0.1 * rng.random(40), 1 + rng.random(40)
+    groups = [str(number // 4) for number in range(40)]
+    by_group, alone = (
+        share_of_gap(after, before, target, names).interval for names in (groups, list(map(str, range(40))))
+    )
+    expected = bootstrap_gap_closed(after, before, target, groups)
+    assert (by_group.mean, by_group.low, by_group.high, by_group.n) == (
+        expected.mean,
+        expected.low,
+        expected.high,
+        10,
+    )
+    assert alone.mean == by_group.mean and alone.n == 40
+
+
+@pytest.mark.parametrize(
+    ("original", "reason"),
+    [
+        ([0.2] * 8, "no gap to recover: original - unlearned = 0 "),
+        ([0.1] * 8, "no gap to recover: original - unlearned = -0.1 "),
+        ([1.0, -0.6] * 4, "no gap to recover"),  # 0 on the average, far from it in each item
+    ],
+)
+def test_without_a_gap_there_is_no_number(original, reason):
+    found = share_of_gap([0.9] * 8, [0.2] * 8, original, IDS)
+    assert found.interval is None and found.reason.startswith(reason)
+    described = row(Attempt({}, items([0.9] * 8)), items([0.2] * 8), items(original))
+    assert np.isnan([described[name] for name in ("recovered", "recovered_low", "recovered_high")]).all()
+    assert described["reason"].startswith(reason) and described["score"] == pytest.approx(0.9)
+
+
+def test_one_group_has_no_interval():
+    found = share_of_gap([1.0, 1.0], [0.0, 0.0], [1.0, 1.0], ["a", "a"])
+    assert found.interval is None and "1 group" in found.reason
+
+
+def test_items_are_compared_by_name():
+    attacked = items([0.5, 0.5, 0.1, 0.1], ["i6", "i7", "i0", "i1"], ["g3", "g3", "g0", "g0"])
+    before = items(np.linspace(0, 0.07, 8))
+    found = row(Attempt({}, attacked), before)
+    assert (found["n"], found["n_groups"], found["n_left_out"]) == (4, 2, 0)
+    assert found["unlearned"] == pytest.approx((0.06 + 0.07 + 0.00 + 0.01) / 4) and found["original"] == 1.0
+    assert found["score"] == pytest.approx(0.3)
+    assert found["recovered"] == pytest.approx((0.3 - 0.035) / (1 - 0.035))
+
+
+def test_what_one_model_could_not_be_asked_is_left_out_for_all():
+    attacked = items([1.0] * 6 + [np.nan] * 2)
+    before = items([0.0, np.nan] + [0.0] * 6)
+    found = row(Attempt({}, attacked), before)
+    assert (found["n"], found["n_left_out"], found["recovered"]) == (5, 3, 1.0)
+    none = row(Attempt({}, items([np.nan] * 8)))
+    assert none["n"] == 0 and "no item" in none["reason"] and np.isnan(none["score"])
+
+
+def test_an_error_is_no_number():
+    found = row(Attempt({"rate": 1}, None, step=3, reason="the loss is not finite"))
+    assert found["reason"] == "the loss is not finite" and found["setting"] == '{"rate": 1}' and found["step"] == 3
+    assert np.isnan(found["score"]) and np.isnan(found["recovered"]) and found["n"] == 0
+
+
+def test_the_original_asked_in_the_same_words_is_the_goal():
+    found = row(Attempt({}, items([0.3] * 8), original=items([0.6] * 8)))
+    assert found["recovered"] == pytest.approx(0.5) and found["original"] == pytest.approx(0.6)
+    assert "no gap" in row(Attempt({}, items([0.3] * 8), original=items([0.0] * 8)))["reason"]
+
+
+def test_the_control_is_paired_by_group():
+    attacked, control = np.array([1.0, 1.0] * 6), np.array([0.0, 0.2] * 6)
+    groups = [str(number // 2) for number in range(12)]
+    assert better_than(attacked, control, groups) == 2.0**-6  # six groups, all of one sign
+    assert better_than(control, attacked, groups) == 1.0
+    assert better_than(attacked, attacked, groups) == 1.0
+    found = row(Attempt({}, items([1.0] * 8), control=items([0.25] * 8)))
+    assert found["p"] == 2.0**-4 and found["control"] == 0.25
+    assert np.isnan(row(Attempt({}, items([1.0] * 8)))["p"])

@@ -11,19 +11,22 @@ import platform
 import re
 import shutil
 import uuid
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_unlearn.errors import ArtifactError
+from interp_unlearn.errors import ArtifactError, SiteError
+from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
 IDENTITY_FILE = "run.json"
+LARGEST_JSON = 2**28
+"""Bytes of a JSON file beyond which it is not read: those of this package take kilobytes."""
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # the names of `_beside`
 RECORDED_PACKAGES = (
     "interp-unlearn",
@@ -46,10 +49,13 @@ def replaced(path: str | Path) -> Generator[Path]:
     Parent folders are made.
 
     Raises:
-        ArtifactError: the block ended without writing anything to the temporary path.
+        ArtifactError: the parent folders cannot be made, or the block ended without writing anything.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot make its folder ({error.strerror}); choose another place") from error
     temporary, old = _beside(path), _beside(path)
     try:
         yield temporary
@@ -89,14 +95,49 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ArtifactError: the file is missing or is not JSON (with the line).
+        ArtifactError: the file is missing, is too large, or is not JSON (with the line).
     """
+    if (size := _existing(path).stat().st_size) > LARGEST_JSON:
+        raise ArtifactError(f"{path}: {size:,} bytes, expected at most {LARGEST_JSON:,}; write the artifact again")
     try:
-        return json.loads(_existing(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ArtifactError(f"{path}:{error.lineno}: not valid JSON: {error.msg}; write the artifact again") from error
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{path}: not valid JSON: not UTF-8 text; write the artifact again") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise ArtifactError(f"{path}: not valid JSON: {_first_line(error)}; write the artifact again") from error
+
+
+def read_record(path: str | Path, **kinds: type) -> dict[str, Any]:
+    """Read a JSON object that holds at least these entries, each of its kind.
+
+    Raises:
+        ArtifactError: as `read_json`, or it is no such object.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise ArtifactError(f"{path}: expected a JSON object, got {type(record).__name__}; write the artifact again")
+    for name, kind in kinds.items():
+        if not isinstance(record.get(name), kind):
+            got = type(record[name]).__name__ if name in record else "nothing"
+            raise ArtifactError(f"{path}: {name}: expected {kind.__name__}, got {got}; write the artifact again")
+    return record
+
+
+def read_sites(path: str | Path, names: Sequence[object]) -> tuple[Site, ...]:
+    """The sites that an artifact names.
+
+    Raises:
+        ArtifactError: there are none, one is no site, or one is there twice.
+    """
+    try:
+        sites = tuple(Site.parse(str(name)) for name in names)
+    except SiteError as error:
+        raise ArtifactError(f"{path}: {error}; write the artifact again") from error
+    if not sites or len(set(sites)) < len(sites):
+        raise ArtifactError(f"{path}: expected sites, each once, got {list(names)}; write the artifact again")
+    return sites
 
 
 def write_parquet(path: str | Path, frame: "pd.DataFrame") -> None:
@@ -112,11 +153,11 @@ def read_parquet(path: str | Path) -> "pd.DataFrame":
         ArtifactError: the file is missing or is not Parquet.
     """
     import pandas as pd
-    from pyarrow import ArrowException
 
+    file = _existing(path)
     try:
-        return pd.read_parquet(_existing(path))
-    except ArrowException as error:
+        return pd.read_parquet(file)
+    except Exception as error:  # of a damaged file pyarrow and pandas raise whatever they stumble over
         raise ArtifactError(f"{path}: not a Parquet file: {_first_line(error)}; write the artifact again") from error
 
 
@@ -150,12 +191,13 @@ def read_tensors(path: str | Path) -> "tuple[dict[str, Tensor], dict[str, str]]"
     Raises:
         ArtifactError: the file is missing or is not safetensors.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
+    existing = _existing(path)
     try:
-        with safe_open(_existing(path), framework="pt") as file:
+        with safe_open(existing, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
+    except Exception as error:  # SafetensorError, or what torch raises at a dtype or a shape it cannot have
         raise ArtifactError(f"{path}: not a safetensors file: {error}; write the artifact again") from error
 
 
@@ -241,6 +283,8 @@ def claimed(path: str | Path, identity: Mapping[str, object] | None) -> Generato
             claim_folder(path, identity)
         yield path
     finally:
+        if lock.lock_counter == 1:
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 

@@ -15,7 +15,7 @@ from interp_unlearn.errors import SiteError
 BLOCK_COMPONENTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
 """Components inside a block, in the order the forward pass reaches them."""
 
-_PATTERN = re.compile(r"(\d+)\.(\w+)")
+_PATTERN = re.compile(r"(\d{1,6})\.(\w+)")
 
 
 @total_ordering
@@ -46,7 +46,7 @@ class Site:
         elif self.component not in BLOCK_COMPONENTS:
             known = ", ".join((*BLOCK_COMPONENTS, "embed", "logits"))
             raise SiteError(f"unknown component {self.component!r}; expected one of {known}")
-        elif self.layer is None or self.layer < 0:
+        elif not isinstance(self.layer, int) or self.layer < 0:
             raise SiteError(f"{self.component} needs a layer counted from 0, got {self.layer}")
 
     @classmethod

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
 from interp_unlearn import Add, HookedModel, Scale, Site
-from interp_unlearn.errors import BackendError
+from interp_unlearn.errors import BackendError, ConfigError
 from interp_unlearn.interventions.backends import make_backend, register
 from interp_unlearn.models import TokenBatch, resolve_architecture
 
@@ -144,7 +144,11 @@ def test_rebound_parameters_and_train_mode_reach_the_mirror(tokenizer: PreTraine
     expected = HookedModel(model.hf, tokenizer).run(batch).logits
     torch.testing.assert_close(model.run(batch).logits, expected, atol=1e-4, rtol=1e-4)
     model.hf.train()  # dropout is 0.1 in this config
-    assert not torch.equal(model.run(batch).logits, model.run(batch).logits)
+    model.hf.requires_grad_(False)
+    with torch.enable_grad():  # without gradients a model that drops activations is refused
+        assert not torch.equal(model.run(batch).logits, model.run(batch).logits)
+    with pytest.raises(ConfigError, match="training mode"):
+        model.run(batch)
     model.hf.eval()
     assert torch.equal(model.run(batch).logits, model.run(batch).logits)
 

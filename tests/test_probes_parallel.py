@@ -75,7 +75,7 @@ def test_an_error_names_its_site_once(jobs: int) -> None:
     store[SITES[3]][7, 2] = float("nan")
     with pytest.raises(ConfigError) as raised:
         fit_probes(store, n_jobs=jobs, progress=False)
-    message = "2.resid_post: 1 of 240 rows are not finite; collect in float32 or drop them"
+    message = "2.resid_post: 1 of 240 rows are not finite, first row 7; collect in float32 or drop them"
     assert str(raised.value) == message
     with pytest.raises(ConfigError, match=message):
         fit_probes(store, C=[0.1, 1.0], C_sites=SITES[2:], n_jobs=jobs, progress=False)

@@ -198,7 +198,7 @@ def test_reproduce_refuses_a_folder_of_another_run(tmp_path: Path, monkeypatch: 
 def test_reproduce_joins_its_runs_into_tables_and_figures(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shares = planted((0.7, 0.3), (0.4, 0.8)) | {("oracle", goal): (0.8, 0.1) for goal in GOALS}
 
-    def hand_made(cells: list[Cell], config: StudyConfig, out: Path, workers: int) -> None:
+    def hand_made(cells: list[Cell], config: StudyConfig, out: Path, workers: int, organism: Path | None) -> None:
         shutil.copytree(study / "probes", out / "probes", dirs_exist_ok=True)
         drift = {"site": "0.resid_post", "layer": 0, "corpus": "forget", "relative_displacement": 0.1, "cosine": 0.9}
         for cell in cells:

@@ -184,8 +184,15 @@ class _Reader:
         trace = self.model.run(batch, reads=self.sites, keep=keep)
         found = {str(site): trace[site].cpu() for site in self.sites}
         for name, vectors in found.items():
-            if not bool(torch.isfinite(vectors).all()):
-                raise DataError("texts", f"activations at {name} hold infinite values or NaN; use a wider dtype")
+            broken = (~torch.isfinite(vectors)).any(1)
+            if bool(broken.any()):
+                first = int(broken.nonzero()[0])
+                row = first if self.pool != "none" else int(torch.searchsorted(counts.cumsum(0), first, right=True))
+                raise DataError(
+                    "texts",
+                    f"text {texts[row]}: activations at {name} hold infinite values or NaN; use a wider dtype, or "
+                    "check the model's weights",
+                )
         found[TOKEN_COUNTS] = counts
         return found | ({TOKEN_IDS: batch.input_ids[mask].cpu().int()} if self.pool == "none" else {})
 

@@ -15,7 +15,15 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor
 
-from interp_unlearn.artifacts import read_json, read_parquet, write_json, write_parquet, write_tensors
+from interp_unlearn.artifacts import (
+    read_json,
+    read_parquet,
+    read_record,
+    read_sites,
+    write_json,
+    write_parquet,
+    write_tensors,
+)
 from interp_unlearn.errors import ArtifactError, SiteError
 from interp_unlearn.sites import Site
 
@@ -87,7 +95,15 @@ class ShardedVectors(Mapping[Site, Tensor]):
         return self._mapped(0, name)[:0] if result is None else result
 
     def _mapped(self, shard: int, name: str) -> Tensor:
-        return map_tensor(self._folder / self._names[shard], name)
+        path, n_rows = self._folder / self._names[shard], int(self._starts[shard + 1] - self._starts[shard])
+        mapped = map_tensor(path, name)
+        expected = (1, False) if name == TOKEN_IDS else (2, True)
+        if len(mapped) != n_rows or (mapped.ndim, mapped.is_floating_point()) != expected:
+            raise ArtifactError(
+                f"{path}: {name} is {tuple(mapped.shape)} of {mapped.dtype}, expected {n_rows} rows of "
+                f"{'vectors' if expected[1] else 'ids'}; collect the store again"
+            )
+        return mapped
 
 
 class ShardWriter:
@@ -155,21 +171,30 @@ def open_folder(folder: Path) -> "tuple[ShardedVectors, pd.DataFrame, dict[str, 
         raise ArtifactError(
             f"{folder}: no activation store there ({INDEX_FILE} is missing); expected what collect wrote"
         )
-    index = read_json(folder / INDEX_FILE)
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        found = index.get("format") if isinstance(index, dict) else None
-        raise ArtifactError(f"{folder}: format {found}, expected {FORMAT}; collect the store again")
-    names = [shard_name(start) for start in index["shard_starts"]]
+    index = read_record(folder / INDEX_FILE)
+    if index.get("format") != FORMAT:
+        raise ArtifactError(f"{folder}: format {index.get('format')}, expected {FORMAT}; collect the store again")
+    index = read_record(folder / INDEX_FILE, sites=list, n_rows=int, shard_starts=list, metadata=dict)
+    if lacking := sorted({"model_hash", "data_hash", "pool"} - index["metadata"].keys()):
+        raise ArtifactError(f"{folder / INDEX_FILE}: metadata has no {', '.join(lacking)}; collect the store again")
+    starts: list[int] = index["shard_starts"]
+    if not all(isinstance(start, int) for start in starts) or starts != sorted({0, *starts}):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArtifactError(
+            f"{folder}: expected shard_starts that count up from 0, got {starts}; collect the store again"
+        )
+    names = [shard_name(start) for start in starts]
     done = sum((folder / name).is_file() for name in names)
     if done < len(names) or not (folder / ROWS_FILE).is_file():
         raise ArtifactError(
             f"{folder}: unfinished ({done} of {len(names)} shards); run the same collection again to finish it"
         )
     rows = read_parquet(folder / ROWS_FILE)
-    if len(rows) != index["n_rows"]:
+    if len(rows) != index["n_rows"] or starts[-1] >= len(rows):
         raise ArtifactError(f"{folder}: {len(rows)} rows in the table, {index['n_rows']} in the index; collect again")
-    sites = tuple(Site.parse(name) for name in index["sites"])
-    starts = [*index["shard_starts"], len(rows)]
+    if TOKEN_COUNTS not in rows:
+        raise ArtifactError(f"{folder / ROWS_FILE}: has no column {TOKEN_COUNTS}; collect the store again")
+    sites = read_sites(folder / INDEX_FILE, index["sites"])
+    starts = [*starts, len(rows)]
     if index["metadata"].get("pool") == "none":  # vectors are counted in tokens there
         starts = np.concatenate([[0], rows[TOKEN_COUNTS].to_numpy().cumsum()])[starts].tolist()
     return ShardedVectors(folder, sites, starts, names), rows, index["metadata"]
@@ -205,7 +230,9 @@ def map_tensor(path: Path, name: str) -> Tensor:
         length = int.from_bytes(file.read(8), "little")
         entry = json.loads(file.read(length))[name]
     first, last = entry["data_offsets"]
-    dtype = _DTYPES[entry["dtype"]]
+    dtype = _DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise ArtifactError(f"{path}: {name} is of type {entry['dtype']}, expected {', '.join(_DTYPES)}; collect again")
     if first == last:
         return torch.empty(entry["shape"], dtype=dtype)
     data = np.memmap(path, dtype=np.uint8, mode="c", offset=8 + length + first, shape=(last - first,))
@@ -218,6 +245,8 @@ def _check_same(folder: Path, found: Any, index: Mapping[str, Any], identity: tu
     Raises:
         ArtifactError: they are.
     """
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{folder / INDEX_FILE}: expected a JSON object; choose another folder")
     keys = ("format", "sites", "n_rows", "shard_starts")
     differing = [key for key in keys if found.get(key) != index[key]]
     there, here = found.get("metadata", {}), index["metadata"]

@@ -20,7 +20,7 @@ def classifier(
     ] = "encoder",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Most passes over the texts; default 10.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Default 0.001.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the split, the weights and the batches.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split, the weights and the batches.")] = 0,
     device: options.DeviceOption = "cpu",
 ) -> None:
     """Train a small toxicity classifier from labelled texts and measure it on groups it never saw.

@@ -76,7 +76,7 @@ def directions(
         bool,
         typer.Option("--show-tokens", help="Write and print the promoted tokens, which may offend, beside their ids."),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of random directions, nulls and bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of random directions, nulls and bootstrap.")] = 0,
     batch_size: options.BatchSizeOption = 64,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,

@@ -62,10 +62,10 @@ def drift(
 
 def _origin_of(model: str) -> tuple[str, int]:
     """Objective and seed that made a model, where `unlearn` left its record beside the weights."""
-    from interp_unlearn.artifacts import read_json
+    from interp_unlearn.artifacts import read_record
 
     record = Path(model) / "unlearn.json"
     if not record.is_file():
         return Path(model).name, 0
-    found = read_json(record)
-    return found["objective"], found["config"]["seed"]
+    found = read_record(record, objective=str, config=dict)
+    return found["objective"], found["config"].get("seed", 0)

@@ -28,7 +28,7 @@ def evaluate(
     probes: options.ProbesOption = None,
     batch_size: options.BatchSizeOption = 64,
     max_length: options.MaxLengthOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
 ) -> None:

@@ -37,6 +37,8 @@ def heatmap(
     probe_set = ProbeSet.load(probes)
     hooked = open_model(model, device, dtype)
     sites = chosen_sites(site or [str(probe_set.best())], hooked)
+    for place in sites:
+        probe_set.direction(place)  # refuses a site without a probe before anything is read
     identity = {
         "task": "heatmap",
         "model_hash": hooked.hash(),

@@ -231,12 +231,15 @@ def chosen_sites(names: Sequence[str] | None, model: "HookedModel") -> list[Site
 
     Raises:
         SiteError: a name is no site, or the model has no such layer.
+        ConfigError: one is named twice.
     """
     if not names:
         return residual_stream(model.n_layers)
     sites = [Site.parse(name) for name in names]
     for site in sites:
         site.check(model.n_layers)
+    if len(set(sites)) < len(sites):
+        raise ConfigError(f"--site: expected each site once, got {', '.join(map(str, sites))}")
     return sites
 
 

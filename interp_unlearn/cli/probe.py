@@ -40,7 +40,7 @@ def probe(
         int, typer.Option("--resamples", min=0, help="Refits for the direction's stability, whole and in halves.")
     ] = 0,
     leace: Annotated[bool, typer.Option("--leace", help="Erase the concept in each fold and probe again.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of folds, controls and resamples.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of folds, controls and resamples.")] = 0,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Sites at a time; by default one a core.")] = None,
 ) -> None:
     """Fit a linear probe at every site of a store, with its controls, and draw AUROC by layer."""
@@ -48,6 +48,7 @@ def probe(
     from interp_unlearn.cli.outputs import run_folder, show_table, show_written
     from interp_unlearn.figures import plot_probe_auroc, save_figure
     from interp_unlearn.probes import fit_probes
+    from interp_unlearn.probes.settings import ProbeSettings
     from interp_unlearn.sites import Site
 
     activations = ActivationStore.open(store)
@@ -55,6 +56,7 @@ def probe(
     C = 1.0 if not strength else strength[0] if len(strength) == 1 else strength
     settings = {"folds": folds, "C": C, "shuffles": shuffles, "seed": seed}
     settings |= {"bootstrap": bootstrap, "resamples": resamples, "leace": leace}
+    ProbeSettings(folds, C, C_sites, seed, shuffles, bootstrap, resamples, leace)  # refused before a folder is made
     kept = {key: activations.metadata[key] for key in ("model_hash", "data_hash", "pool")}
     identity = {"task": "probe", **kept, "sites": [str(site) for site in activations.sites], **settings}
     identity["C_sites"] = None if C_sites is None else [str(site) for site in C_sites]

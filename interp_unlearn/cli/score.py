@@ -15,7 +15,7 @@ def score(
     neutral: options.NeutralOption = None,
     limit: options.LimitOption = None,
     skip: options.SkipOption = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
     device: options.DeviceOption = "cpu",
 ) -> None:
     """Score labelled texts by a classifier: AUROC, accuracy, Brier score, calibration. Writes numbers, never a text."""

@@ -28,7 +28,7 @@ def toxicity(
     k: Annotated[int | None, typer.Option("--k", help="Of which the largest score counts; default: all.")] = None,
     new_tokens: Annotated[int, typer.Option("--new-tokens", help="Most tokens of a continuation.")] = 20,
     top_p: Annotated[float, typer.Option("--top-p", help="Nucleus of the sampling.")] = 0.9,
-    seed: Annotated[int, typer.Option("--seed", help="Of sampling and bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sampling and bootstrap.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Continuations sampled at a time.")] = 256,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,

@@ -108,7 +108,7 @@ def unlearn(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run will take, and do nothing.")] = False,
     max_length: options.MaxLengthOption = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of batches and random directions.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of batches and random directions.")] = None,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
 ) -> None:
@@ -265,9 +265,10 @@ def _show_estimate(
 ) -> None:
     """Say what a run will take; nothing is loaded but the tokenizer."""
     import torch
-    from transformers import AutoTokenizer
 
+    from interp_unlearn.cli.inputs import check_device
     from interp_unlearn.cli.outputs import show_table
+    from interp_unlearn.models.loading import load_tokenizer
     from interp_unlearn.probes import ProbeSet
     from interp_unlearn.unlearning import Objective
     from interp_unlearn.unlearning.corpora import Corpora
@@ -280,7 +281,8 @@ def _show_estimate(
     target = make_method(name, chosen, config, None if probes is None else ProbeSet.load(probes))
     if not isinstance(target, Objective):
         raise ConfigError(f"--dry-run is for losses; {name} is a weight edit and takes a pass or two over the texts")
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    check_device(device)
+    tokenizer = load_tokenizer(model)
     corpora = Corpora.from_data(tokenizer, data, config.max_length)
     precision = None if dtype is None else getattr(torch, dtype)
     found = estimate_run(model, target, corpora, config, dtype=precision, device=device, first_blocks=first_blocks)

@@ -10,6 +10,8 @@ from interp_unlearn.artifacts import replaced
 from interp_unlearn.errors import DataError
 
 _BOM = b"\xef\xbb\xbf"
+LONGEST_LINE = 2**26
+"""Bytes of a line beyond which a file is refused: a whole book is a tenth of it."""
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -19,14 +21,19 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     web text, and every later line number would be wrong.
 
     Raises:
-        DataError: the file is missing, is not UTF-8 (with the line), or holds nothing but white space.
+        DataError: the file is missing, is not UTF-8 or has too long a line (with its number), or holds nothing but
+            white space.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(path, "no such file; expected the path of a data file")
     blank = True
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), start=1):
+            if len(raw) > LONGEST_LINE:
+                raise DataError(
+                    path, f"longer than {LONGEST_LINE:,} bytes; expected a text file with a row a line", number
+                )
             if number == 1:
                 raw = raw.removeprefix(_BOM)
             try:
@@ -105,6 +112,8 @@ def parse_json(path: str | Path, text: str, line: int | None = None) -> Any:
     except json.JSONDecodeError as error:
         number = error.lineno if line is None else line
         raise DataError(path, f"not valid JSON: {error.msg} at column {error.colno}", number) from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise DataError(path, f"not valid JSON: {error}; shorten it", line) from error
 
 
 def require_text(path: str | Path, value: object, name: str, line: int | None) -> str:
@@ -117,6 +126,10 @@ def require_text(path: str | Path, value: object, name: str, line: int | None) -
         raise DataError(path, f"{name}: expected text, got {_kind(value)}", line)
     if not value.strip():
         raise DataError(path, f"{name}: expected text, got a blank; remove the row", line)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON's escapes can say it, and no tokenizer takes it
+        raise DataError(path, f"{name}: half of a surrogate pair, which is no character; remove it", line) from error
     return value
 
 

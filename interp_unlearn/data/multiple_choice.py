@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from interp_unlearn.artifacts import LARGEST_JSON
 from interp_unlearn.data.lines import parse_json, read_lines, read_table, require_text, write_lines, write_table
 from interp_unlearn.errors import DataError
 
@@ -83,6 +84,8 @@ def _read_csv(path: Path) -> list[Question]:
 
 
 def _read_json(path: Path) -> list[Question]:
+    if path.is_file() and (size := path.stat().st_size) > LARGEST_JSON:
+        raise DataError(path, f"{size:,} bytes, expected at most {LARGEST_JSON:,}; cut it into several files")
     rows = parse_json(path, "".join(line for _, line in read_lines(path)))
     if not isinstance(rows, list) or not rows:
         raise DataError(path, "expected a non-empty JSON list of questions")

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_unlearn.activations import check_model_hash
-from interp_unlearn.artifacts import read_tensors, write_tensors
+from interp_unlearn.artifacts import read_sites, read_tensors, write_tensors
 from interp_unlearn.errors import ArtifactError, ConfigError, SiteError
 from interp_unlearn.probes import Estimator, ProbeSet
 from interp_unlearn.sites import Site
@@ -149,9 +149,13 @@ class Directions:
         tensors, record = read_tensors(path)
         if record.get("format") != FORMAT:
             raise ArtifactError(f"{path}: not written by Directions.save; use read_directions for other files")
-        biases = {Site.parse(name): bias for name, bias in json.loads(record["biases"]).items()}
-        vectors = {Site.parse(name): tensor for name, tensor in tensors.items()}
-        directions = cls(vectors, biases, record["name"], json.loads(record["metadata"]))
+        try:
+            biases = {Site.parse(name): float(bias) for name, bias in json.loads(record["biases"]).items()}
+            metadata = dict(json.loads(record["metadata"]))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ArtifactError(f"{path}: its record cannot be read ({error}); save the directions again") from error
+        vectors = dict(zip(read_sites(path, list(tensors)), tensors.values(), strict=True))
+        directions = cls(vectors, biases, record.get("name", "direction"), metadata)
         if model is not None:
             directions.check_model(model)
         return directions

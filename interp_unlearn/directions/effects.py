@@ -17,6 +17,7 @@ from interp_unlearn.directions.strengths import (
 )
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions import Edit
+from interp_unlearn.settings import check_fields
 from interp_unlearn.sites import Site
 from interp_unlearn.statistics import bootstrap_means
 from interp_unlearn.statistics.intervals import percentile_interval, unit_count
@@ -67,6 +68,7 @@ class EffectsConfig:
     def __post_init__(self) -> None:
         if self.layers not in ("each", "all", "both"):
             raise ConfigError(f"layers: expected each, all or both, got {self.layers!r}")
+        check_fields(self)
         if self.n_random < 1:
             raise ConfigError(f"n_random: an effect without a random direction says nothing; got {self.n_random}")
         if self.interventions is not None and not self.interventions:

@@ -54,6 +54,10 @@ def read_directions(
     text, _, fragment = str(path).partition("#")
     file, name = Path(text), name or fragment or None
     if file.is_dir():
+        if name is not None or row is not None:
+            raise ConfigError(
+                f"{file}: name and row pick a tensor of a file, and this is a folder of probes; drop them"
+            )
         directions = Directions.of(ProbeSet.load(file), estimator)
         directions = directions if chosen is None else directions.at(chosen)
     else:
@@ -74,14 +78,19 @@ def _tensors_of(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         import numpy as np
 
         try:
-            array = np.load(file, allow_pickle=False)
+            # Mapped, so that a header which claims more than the file holds allocates nothing.
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
             raise ArtifactError(f"{file}: no such file; expected .npy, .safetensors or a folder of probes") from error
-        except (ValueError, EOFError) as error:
-            raise ArtifactError(f"{file}: not a NumPy array of numbers: {error}") from error
+        except (ValueError, EOFError, OSError, OverflowError) as error:
+            raise ArtifactError(f"{file}: not a NumPy array of numbers: {error}; save one with numpy.save") from error
+        if not isinstance(array, np.ndarray):  # an archive of several, whatever its name says
+            raise ArtifactError(f"{file}: not a NumPy array of numbers, but an archive; save one array with numpy.save")
         if array.dtype.kind not in "fiu":
             raise ArtifactError(f"{file}: not a NumPy array of numbers, but of {array.dtype}")
         return {file.stem: torch.from_numpy(array.astype("float64"))}, {}
+    if not file.exists():
+        raise ArtifactError(f"{file}: no such file or folder; expected a folder of probes, .safetensors or .npy")
     if file.suffix != ".safetensors":
         raise ArtifactError(
             f"{file}: expected a folder of probes, .safetensors or .npy; save the tensor as one of these (pickled "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from interp_unlearn.directions.direction_set import Directions, residual_directions
 from interp_unlearn.directions.nulls import random_unit_vectors
-from interp_unlearn.errors import CheckpointError, ConfigError
+from interp_unlearn.errors import CheckpointError, ConfigError, ScoreError
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.probes.token_scores import token_text
 
@@ -61,6 +61,7 @@ def promoted_tokens(
         ConfigError: k is not between 1 and the vocabulary's size, or the widths differ.
         CheckpointError: the model has no head.
         SiteError: a direction is outside the residual stream.
+        ScoreError: the norm or the head holds infinite values or NaN.
     """
     import pandas as pd
 
@@ -74,6 +75,10 @@ def promoted_tokens(
         raise ConfigError(f"k: expected 1 to {len(weight)} tokens, the size of the vocabulary, got {k}")
     norm = model.architecture.final_norm
     logits = _logits(norm, weight, torch.stack(list(found.vectors.values())))
+    if not bool(logits.isfinite().all()):
+        raise ScoreError(
+            f"{model.name or 'the model'}: its final norm or head holds infinite values or NaN; load it again"
+        )
     chance = _logits(norm, weight, random_unit_vectors(n_null, weight.shape[1], seed))
     null = {"promoted": _high(chance.amax(1)), "suppressed": _high((-chance).amax(1))}
     rows: list[dict[str, Any]] = []

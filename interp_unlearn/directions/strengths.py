@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -47,6 +48,8 @@ class Intervention:
             raise ConfigError(f"intervention: expected one of {', '.join(get_args(Kind))}, got {self.kind!r}")
         if self.unit not in get_args(Unit):
             raise ConfigError(f"unit: expected gap or norm, got {self.unit!r}")
+        if not isinstance(self.strength, Real):
+            raise ConfigError(f"strength: expected a number, got {self.strength!r}")
         if not np.isfinite(self.strength) or self.strength == 0 or (self.kind == "clamp" and self.strength < 0):
             raise ConfigError(f"{self.kind}: expected a strength other than 0 (of clamp above 0), got {self.strength}")
         if self.kind == "project_out" and self.strength != 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from interp_unlearn.errors import DataError
+from interp_unlearn.errors import DataError, ScoreError
 from interp_unlearn.interventions.buckets import TokenRow, length_buckets, token_rows
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def score_pools(
 
     Raises:
         DataError: the lists do not match, or a pool or an answer is empty.
+        ScoreError: a log-probability is infinite or NaN, so that no answer is the most probable.
     """
     if len(prompts) != len(pools):
         raise DataError("pools", f"{len(pools)} pools for {len(prompts)} prompts; expected as many")
@@ -78,6 +79,12 @@ def score_pools(
         logits = model.run(batch, logits=True).logits
         assert logits is not None
         _add_scores(scores, logits, [owners[row] for row in chosen], starts, answers)
+    for row, score in enumerate(scores):
+        if not bool(score.isfinite().all()):
+            raise ScoreError(
+                f"prompt {row}: the log-probabilities of its answers hold infinite values or NaN; check the model's "
+                "weights, or use a wider dtype"
+            )
     return [
         PoolScores(score.numpy(), torch.tensor([len(answer) for answer in pool]).numpy())
         for score, pool in zip(scores, answers, strict=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from interp_unlearn.errors import ScoreError
 from interp_unlearn.evaluation.token_sums import TokenSums, sum_tokens
 from interp_unlearn.models import TokenBatch
 from interp_unlearn.models.batches import encode_rows, special_id
@@ -60,8 +61,13 @@ def perplexity(
 
     Raises:
         DataError: there is no token to count.
+        ScoreError: the likelihood is no number, or so small that its inverse is none.
     """
-    return math.exp(_sums(model, texts, completions, batch_size, max_length, progress).mean)
+    mean = _sums(model, texts, completions, batch_size, max_length, progress).mean
+    try:
+        return math.exp(mean)
+    except OverflowError as error:
+        raise ScoreError(f"the perplexity is exp({mean:.4g}), which no number holds; report token_nll") from error
 
 
 def continuation_nll(

@@ -1,5 +1,6 @@
 """A quantity of every token, summed over each text's completion, or its whole content where it has none."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_unlearn.errors import DataError
+from interp_unlearn.errors import DataError, ScoreError
 from interp_unlearn.interventions.buckets import length_buckets
 from interp_unlearn.models import TokenBatch, tokenize
 
@@ -54,11 +55,19 @@ def sum_tokens(
     max_length: int | None = None,
     progress: str | None = None,
 ) -> TokenSums:
-    """Sum a quantity over the tokens of each text. Neither the BOS nor a token without a predecessor is counted."""
+    """Sum a quantity over the tokens of each text. Neither the BOS nor a token without a predecessor is counted.
+
+    Texts longer than `max_length`, or where that is None than the model's context, are cut, which is logged.
+
+    Raises:
+        DataError: there are no texts, or one has no tokens.
+        ScoreError: the quantity is infinite or NaN.
+    """
     if isinstance(texts, TokenBatch):
         batch = texts.padded("right")
     else:
-        batch = tokenize(model.tokenizer, texts, completions=completions, max_length=max_length)
+        kept = max_length or model.context_length
+        batch = tokenize(model.tokenizer, texts, completions=completions, max_length=kept)
     counted = batch.content_mask if batch.completion_mask is None else batch.completion_mask
     rows = [tuple(ids[mask].tolist()) for ids, mask in zip(batch.input_ids, batch.mask, strict=True)]
     starts = [len(row) - int(n) for row, n in zip(rows, counted.sum(1), strict=True)]
@@ -71,4 +80,9 @@ def sum_tokens(
         values = score(bucket, bucket.completion_mask).double()
         for row, count, part in zip(chosen, counts, values.split(counts), strict=True):
             result.sums[row], result.tokens[row] = float(part.sum()), count
+            if not math.isfinite(result.sums[row]):
+                raise ScoreError(
+                    f"text {row}: the sum over its tokens is {result.sums[row]}; check the model's weights, or use a "
+                    "wider dtype"
+                )
     return result

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp_unlearn.artifacts import environment, read_json, read_parquet, write_json, write_parquet
+from interp_unlearn.artifacts import environment, read_parquet, read_record, write_json, write_parquet
 from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.evaluation.scorers import scorer_agreement
 from interp_unlearn.evaluation.text_quality import text_quality_table
 from interp_unlearn.evaluation.toxicity_measures import toxicity_table
+from interp_unlearn.settings import check_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,7 @@ class ToxicityConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("continuations", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -145,11 +147,16 @@ class ToxicityResult:
             ArtifactError: a file is missing or damaged, or a generation has no score.
         """
         folder = Path(folder)
-        record = read_json(folder / "toxicity.json")
-        config = ToxicityConfig(**record["config"])
+        record = read_record(folder / "toxicity.json", config=dict, scorers=list, model_hash=str)
         generations = read_parquet(folder / "generations.parquet")
-        result = cls(config, generations, tuple(record["scorers"]), record["model_hash"], record["judge_hash"])
-        columns = [SCORE_COLUMN + scorer["name"] for scorer in result.scorers]
+        try:
+            config = ToxicityConfig(**record["config"])
+            columns = [SCORE_COLUMN + scorer["name"] for scorer in record["scorers"]]
+        except (TypeError, KeyError) as error:
+            raise ArtifactError(f"{folder / 'toxicity.json'}: {error}; run the evaluation again") from error
+        if lacking := [name for name in ("prompt", "text", *columns) if name not in generations]:
+            raise ArtifactError(f"{folder}: the generations have no column {lacking[0]}; run the evaluation again")
+        result = cls(config, generations, tuple(record["scorers"]), record["model_hash"], record.get("judge_hash"))
         if len(generations) % config.continuations or generations[columns].isna().to_numpy().any():
             raise ArtifactError(f"{folder}: the generations are incomplete; run the evaluation again")
         return result

@@ -4,6 +4,7 @@ Every edit is cast to the stream's dtype and device, leaves padding alone, leave
 `include_bos` is set, and touches the tokens and heads that it was told to.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,6 +88,7 @@ class Add(Edit):
         super().__post_init__()
         _check_shape("vector", self.vector, 1, 2)
         _check_finite("vector", self.vector)
+        _check_number("coefficient", self.coefficient)
 
     def transform(self, activation: Tensor, context: EditContext) -> Tensor:
         return activation + self.coefficient * _per_head(_cast(self.vector, activation), activation)
@@ -145,6 +147,8 @@ class Clamp(Edit):
         super().__post_init__()
         _check_shape("direction", self.direction, 1)
         _check_finite("direction", self.direction)
+        _check_number("threshold", self.threshold)
+        _check_number("overshoot", self.overshoot)
         if self.side not in ("above", "below"):
             raise ConfigError(f"side must be 'above' or 'below', got {self.side!r}")
         norm = self.direction.norm()
@@ -165,6 +169,10 @@ class Scale(Edit):
 
     factor: float
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_number("factor", self.factor)
+
     def transform(self, activation: Tensor, context: EditContext) -> Tensor:
         return activation * self.factor
 
@@ -182,6 +190,8 @@ class Replace(Edit):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_shape("value", self.value, 1, 2, 3, 4)
+        if self.value.ndim < 3:  # what was read from a batch may hold NaN where there is padding
+            _check_finite("value", self.value)
 
     def transform(self, activation: Tensor, context: EditContext) -> Tensor:
         value = _cast(self.value, activation)
@@ -240,6 +250,11 @@ def _check_shape(name: str, tensor: Tensor, *dimensions: int) -> None:
     if not isinstance(tensor, Tensor) or tensor.ndim not in dimensions:  # pyright: ignore[reportUnnecessaryIsInstance]
         got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"{name} must be a tensor with {' or '.join(map(str, dimensions))} dimensions, got {got}")
+
+
+def _check_number(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise ConfigError(f"{name}: expected a finite number, got {value}")
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

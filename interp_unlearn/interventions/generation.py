@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp_unlearn.errors import ConfigError
+from interp_unlearn.errors import ConfigError, ScoreError
 from interp_unlearn.interventions.contexts import EditContext
 from interp_unlearn.models.batches import TokenBatch
 
@@ -69,8 +69,9 @@ def generate_tokens(
 
     Raises:
         ConfigError: a setting is out of range, or sampling was asked for without a seed.
+        ScoreError: the logits are not numbers.
     """
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, LogitsProcessorList
 
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
@@ -96,9 +97,27 @@ def generate_tokens(
     batch = batch.padded("left")
     with torch.no_grad(), _default_generation_config(hf), _seeded(seed, batch.device):
         tokens = hf.generate(  # pyright: ignore[reportCallIssue]
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, generation_config=config
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([_check_logits]),
         )
     return tokens[:, batch.input_ids.shape[1] :]
+
+
+def _check_logits(input_ids: Tensor, logits: Tensor) -> Tensor:
+    """Refuse logits from which nothing can be drawn; -inf, which rules a token out, is none of them.
+
+    Raises:
+        ScoreError: there are such.
+    """
+    broken = logits.isnan().any(-1) | (logits == float("inf")).any(-1)
+    if bool(broken.any()):
+        raise ScoreError(
+            f"the logits of row {int(broken.nonzero()[0])} hold infinite values or NaN after {input_ids.shape[1]} "
+            "tokens; check the model's weights, or use a wider dtype"
+        )
+    return logits
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from interp_unlearn.interventions.ambient import (
     recomputes_blocks,
 )
 from interp_unlearn.interventions.backends import check_backend, make_backend
+from interp_unlearn.interventions.checks import check_batch, check_mode
 from interp_unlearn.interventions.contexts import context_of_batch
 from interp_unlearn.interventions.edits import Edit, EditMap, merge_edits
 from interp_unlearn.interventions.forward_pass import ForwardPass, Keep
@@ -168,7 +169,8 @@ class HookedModel:
 
         Raises:
             SiteError: a site does not exist in this model, or lies beyond `stop_after`.
-            ConfigError: the arguments contradict each other.
+            ConfigError: the arguments contradict each other, or the model is in training mode where nothing is trained.
+            DataError: the batch has no rows, a row is longer than the model's context, or an id is none of its own.
             BackendError: the backend disagrees with the torch backend, or cannot give the gradients asked for.
         """
         reads = tuple(dict.fromkeys(reads))
@@ -178,6 +180,9 @@ class HookedModel:
         for site in (*reads, *own):
             self._backend.check_site(site)
         self._check_gradients(reads, own)
+        check_batch(batch, self.architecture)
+        if not torch.is_grad_enabled():
+            check_mode(self.hf)
         batch = batch.to(self.device)
         wanted = reads if stop is not None else (*reads, Site.logits)
         kept = None if keep is None else _of_reads(keep, reads)
@@ -250,7 +255,11 @@ class HookedModel:
 
         Raises:
             ConfigError: a setting is out of range, or sampling was asked for without a seed.
+            DataError: the batch does not fit the model, or leaves too little of its context for the new tokens.
+            ScoreError: the logits are not numbers.
         """
+        check_batch(batch, self.architecture, max_new_tokens)
+        check_mode(self.hf)
         if self.is_partial:
             raise ConfigError("a model loaded without its upper blocks cannot generate; load the whole model")
         stop_ids = sorted({*self._end_ids(), *stop_token_ids})

@@ -3,6 +3,7 @@
 A selection narrows down; padding is never among the tokens, and the leading BOS only where the edit says so.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -113,6 +114,8 @@ class Where(TokenSelection):
             raise ConfigError("Where: expected a finite direction [d] that is not zero")
         if self.side not in ("above", "below"):
             raise ConfigError(f"Where: side must be 'above' or 'below', got {self.side!r}")
+        if not math.isfinite(self.threshold):
+            raise ConfigError(f"Where: threshold: expected a finite number, got {self.threshold}")
         object.__setattr__(self, "direction", self.direction / norm)
 
     def select(self, activation: Tensor, context: EditContext) -> Tensor:

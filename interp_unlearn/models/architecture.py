@@ -151,7 +151,7 @@ def resolve_architecture(model: nn.Module) -> Architecture:
 def _decoder_stack(model: nn.Module, n_layers: int) -> tuple[nn.ModuleList, nn.Module]:
     for parent in _breadth_first(model):
         for child in parent.children():
-            if isinstance(child, nn.ModuleList) and len(child) == n_layers:
+            if isinstance(child, nn.ModuleList) and len(child) == n_layers > 0:
                 return child, parent
     raise CheckpointError(
         f"{type(model).__name__} has no list of {n_layers} blocks, as its config states; expected a decoder-only model"

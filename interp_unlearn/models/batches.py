@@ -1,5 +1,6 @@
 """Token batches: texts are tokenised once, here, and every backend gets ids, mask and positions."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,8 @@ from interp_unlearn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 PaddingSide = Literal["left", "right"]
 TensorMap = Callable[[Tensor], Tensor]
@@ -98,6 +101,17 @@ class TokenBatch:
         """Number of real tokens in each row, BOS included."""
         return self.attention_mask.sum(1)
 
+    @cached_property
+    def longest(self) -> int:
+        """Real tokens of the longest row; 0 where there are no rows."""
+        return int(self.lengths.max()) if len(self) else 0
+
+    @cached_property
+    def id_range(self) -> tuple[int, int]:
+        """The smallest and the largest id, padding included."""
+        smallest, largest = self.input_ids.aminmax()
+        return int(smallest), int(largest)
+
     @property
     def device(self) -> torch.device:
         return self.input_ids.device
@@ -107,7 +121,7 @@ class TokenBatch:
 
     def select(self, rows: slice | Sequence[int] | Tensor) -> "TokenBatch":
         """The given rows, at the same width."""
-        index = torch.as_tensor(rows, device=self.device) if isinstance(rows, Sequence) else rows
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.device) if isinstance(rows, Sequence) else rows
         return self._map(lambda tensor: tensor[index])
 
     def to(self, device: str | torch.device) -> "TokenBatch":
@@ -164,7 +178,7 @@ def tokenize(
         completions: tokenised apart and appended, so that the border falls between tokens; marked in
             `completion_mask`.
         add_bos: prepend one BOS if the tokenizer has one.
-        max_length: longest row in tokens, BOS included; what is over is cut at the end.
+        max_length: longest row in tokens, BOS included; what is over is cut at the end, and how many are is logged.
         padding_side: where shorter rows are padded.
 
     Raises:
@@ -172,6 +186,8 @@ def tokenize(
         ConfigError: the numbers of texts and completions differ.
     """
     encoded = encode_rows(tokenizer, texts, completions=completions, add_bos=add_bos, max_length=max_length)
+    if encoded.n_cut:
+        logger.warning("%d of %d texts are cut at %d tokens", encoded.n_cut, len(texts), max_length)
     pad = next((i for i in (special_id(tokenizer, "pad"), special_id(tokenizer, "eos")) if i is not None), 0)
     return TokenBatch.from_rows(
         encoded.rows,

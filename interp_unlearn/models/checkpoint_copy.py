@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp_unlearn.artifacts import read_json, replaced
-from interp_unlearn.errors import CheckpointError
+from interp_unlearn.artifacts import read_record, replaced
+from interp_unlearn.errors import ArtifactError, CheckpointError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own library
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -57,7 +58,7 @@ def write_changed(
         CheckpointError: there are no safetensors files, a tensor is not in them, or has another shape there.
     """
     source = _folder_of(checkpoint)
-    files = _files(source)
+    files = weight_files(source)
     stored = {name: (file, entry) for file in files for name, entry in stored_tensors(file).items()}
     changed: list[str] = []
     # A folder that is there already is somebody's own temporary one, who sees to it that it appears whole.
@@ -92,16 +93,18 @@ def stored_tensors(file: Path) -> dict[str, StoredTensor]:
             raise CheckpointError(f"{file}: not a safetensors file: a header of {length} bytes in a file of {size}")
         try:
             header: dict[str, Any] = json.loads(opened.read(length))
-        except ValueError as error:
-            raise CheckpointError(f"{file}: not a safetensors file: {error}") from error
+            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            places = {name: (entry["dtype"], *map(int, entry["data_offsets"])) for name, entry in entries.items()}
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file}: not a safetensors file: {error}; download the checkpoint again") from error
     found: dict[str, StoredTensor] = {}
-    for name, entry in header.items():
-        if name == "__metadata__" or entry["dtype"] not in DTYPES:
+    for name, (dtype, first, last) in places.items():
+        if dtype not in DTYPES:
             continue
-        start, end = (8 + length + offset for offset in entry["data_offsets"])
+        start, end = 8 + length + first, 8 + length + last
         if not 8 + length <= start <= end <= size:
             raise CheckpointError(f"{file}: {name} lies outside of the file; download the checkpoint again")
-        found[name] = StoredTensor(DTYPES[entry["dtype"]], tuple(entry["shape"]), start, end)
+        found[name] = StoredTensor(DTYPES[dtype], tuple(entries[name]["shape"]), start, end)
     return found
 
 
@@ -118,16 +121,44 @@ def _folder_of(checkpoint: str | Path) -> Path:
         raise CheckpointError(f"{checkpoint}: no such directory, and not in the local cache of the hub") from error
 
 
-def _files(folder: Path) -> list[Path]:
-    if (folder / INDEX).is_file():
-        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
-        outside = [name for name in names if Path(name).name != name]
-        if outside:
-            raise CheckpointError(f"{folder}: {INDEX} names a file outside of the folder: {outside[0]}")
-        return [folder / name for name in names]
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    raise CheckpointError(f"{folder}: neither {SINGLE} nor {INDEX}; save the checkpoint with safetensors first")
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, none of which lies outside of its folder.
+
+    Raises:
+        CheckpointError: there are none, one is missing, pickled or elsewhere, or the index cannot be read.
+    """
+    if (folder / SINGLE).is_file() and not (folder / INDEX).is_file():
+        return [_inside(folder, SINGLE)]
+    if not (folder / INDEX).is_file():
+        if pickled := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):
+            raise CheckpointError(
+                f"{folder}: its weights are pickled ({pickled[0]}), which can run code when opened: neither {SINGLE} "
+                f"nor {INDEX} is there; where you trust it, convert the checkpoint to safetensors"
+            )
+        raise CheckpointError(f"{folder}: neither {SINGLE} nor {INDEX}; save the checkpoint with safetensors first")
+    try:
+        names = list(read_record(folder / INDEX, weight_map=dict)["weight_map"].values())
+    except ArtifactError as error:
+        raise CheckpointError(f"{error}, or download the checkpoint again") from error
+    if not names:
+        raise CheckpointError(f"{folder}: {INDEX} names no files; download the checkpoint again")
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(f"{folder}: {INDEX} names a file outside of the folder: {name}")
+        if Path(name).suffix != ".safetensors":
+            raise CheckpointError(f"{folder}: {INDEX} names {name}, which is no safetensors file; convert it first")
+    return [_inside(folder, name) for name in sorted(set(names))]
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of a folder, which may be a link within it, or in the hub's cache, whose snapshots are links to blobs."""
+    file = folder / name
+    if not file.is_file():
+        raise CheckpointError(f"{folder}: {name} is missing; download the checkpoint again")
+    real, home = file.resolve(), folder.resolve()
+    if not real.is_relative_to(home) and real.parent != home.parent.parent / "blobs":
+        raise CheckpointError(f"{folder}: {name} is a link to a file outside of the folder: {real}; copy it there")
+    return file
 
 
 def _stored_name(name: str, prefix: str, stored: Mapping[str, object], source: Path) -> str:

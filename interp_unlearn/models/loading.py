@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from interp_unlearn.artifacts import hash_tensors
+from interp_unlearn.artifacts import LARGEST_JSON, hash_tensors
 from interp_unlearn.errors import CheckpointError, ConfigError
+from interp_unlearn.models.checkpoint_copy import weight_files
 from interp_unlearn.models.quantisation import quantisation_of
 
 if TYPE_CHECKING:
@@ -73,15 +74,37 @@ def load_config(path: str | Path) -> "PretrainedConfig":
     """A model's configuration, without its weights.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read.
+        CheckpointError: there is none, it cannot be read, or it asks for code from the hub.
     """
     from transformers import AutoConfig
 
     local = _check_path(path)
     try:
-        return AutoConfig.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        config = AutoConfig.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
+    except Exception as error:
+        raise _refusal(path, error) from error
+    for part in (config, config.get_text_config()):
+        kernel = str(getattr(part, "_attn_implementation", None))
+        if "/" in kernel:  # transformers would download it and run it
+            raise CheckpointError(
+                f"{path}: config.json asks for attention code of the hub, {kernel!r}; remove that entry"
+            )
+    return config
+
+
+def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase":
+    """A model's tokenizer, without its weights.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    local = _check_path(path)
+    try:
+        return AutoTokenizer.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
+    except Exception as error:
+        raise _refusal(path, error) from error
 
 
 def keep_blocks(config: "PretrainedConfig", n_blocks: int) -> int:
@@ -124,28 +147,34 @@ def _load(
     device_map: DeviceMap | None,
     **options: Any,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    from safetensors import SafetensorError
-    from transformers import AutoTokenizer
-
     local = _check_path(path)
+    whole = "config" not in options
+    options.setdefault("config", load_config(path))
+    if local:
+        weight_files(Path(path))
     try:
         model, info = auto_class.from_pretrained(
             str(path),
             dtype="auto" if dtype is None else dtype,
             local_files_only=local,
             trust_remote_code=False,
+            use_safetensors=True,  # never a pickle
             output_loading_info=True,
             device_map=device_map,
             **options,
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
-    except (OSError, ImportError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: cannot be loaded: {reason}") from error
+    except Exception as error:
+        raise _refusal(path, error) from error
+    tokenizer = load_tokenizer(path)
     # transformers fills missing weights with random numbers and goes on: a model like that measures nothing.
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(f"{path}: {len(missing)} weights are missing from the checkpoint, first {missing[0]}")
+    unused = sorted(info["unexpected_keys"])
+    if whole and unused:
+        logger.warning(
+            "%s: %d weights have no place in the model of its config, first %s", path, len(unused), unused[0]
+        )
     return (model if device_map is not None else model.to(device)).eval(), tokenizer
 
 
@@ -162,12 +191,37 @@ def weights_hash(model: nn.Module) -> str:
     return hash_tensors(model.named_parameters() if quantisation_of(model) is None else model.state_dict().items())
 
 
+def _refusal(path: str | Path, error: Exception) -> CheckpointError:
+    """In one line why a checkpoint cannot be loaded: of a damaged one transformers raises whatever it stumbles over."""
+    reason = " ".join(str(error).split())[:300]
+    if isinstance(error, KeyError):
+        reason = f"an entry {reason} is missing"
+    if "ignore_mismatched_sizes" in reason:
+        reason = "its weights have other shapes than config.json states"
+    if "trust_remote_code" in reason or "custom code" in reason:
+        return CheckpointError(
+            f"{path}: cannot be loaded: it needs Python code of its own, which is never run here; where you trust it, "
+            "load it with transformers yourself and give HookedModel(model, tokenizer)"
+        )
+    return CheckpointError(
+        f"{path}: cannot be loaded: {reason or type(error).__name__}; expected a model with safetensors weights and "
+        "its tokenizer in Hugging Face layout"
+    )
+
+
 def _check_path(path: str | Path) -> bool:
     """Whether the path is a local directory; refuse what can be neither that nor a hub id."""
+    if not str(path):
+        raise CheckpointError("no model given: the path is empty; expected a model directory or a hub id")
     directory = Path(path)
     if directory.is_dir():
         if not (directory / "config.json").is_file():
             raise CheckpointError(f"{path}: no config.json in this directory; expected a model in Hugging Face layout")
+        for file in directory.glob("*.json"):
+            if (size := file.stat().st_size) > LARGEST_JSON:
+                raise CheckpointError(
+                    f"{file}: {size:,} bytes, expected at most {LARGEST_JSON:,}; download the checkpoint again"
+                )
         return True
     if directory.exists():
         raise CheckpointError(f"{path}: is a file; expected a directory in Hugging Face layout")

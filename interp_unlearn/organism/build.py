@@ -21,6 +21,7 @@ from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism.tokenizer import train_tokenizer
 from interp_unlearn.organism.training import Phase, train_phase
 from interp_unlearn.organism.world import VERSIONS, World
+from interp_unlearn.settings import check_fields
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -59,7 +60,8 @@ class BuildConfig:
     branch_rate: float = 1.5e-3
 
     def __post_init__(self) -> None:
-        if self.d_model % self.n_heads:
+        check_fields(self)
+        if min(self.d_model, self.n_heads) < 1 or self.d_model % self.n_heads:
             raise ConfigError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         if min(self.common_steps, self.branch_steps, self.batch_size, self.n_layers) < 1:
             raise ConfigError(f"steps, batch_size and n_layers must be positive, got {self}")

@@ -28,9 +28,12 @@ class SiteRows:
     """
 
     def __init__(self, vectors: Vectors) -> None:
-        broken = int((~np.isfinite(vectors)).any(1).sum())
-        if broken:
-            raise ConfigError(f"{broken} of {len(vectors)} rows are not finite; collect in float32 or drop them")
+        broken = np.flatnonzero((~np.isfinite(vectors)).any(1))
+        if len(broken):
+            raise ConfigError(
+                f"{len(broken)} of {len(vectors)} rows are not finite, first row {broken[0]}; collect in float32 or "
+                "drop them"
+            )
         if (vectors == vectors[0]).all():
             raise ConfigError("the same vector in every row (pool last at embed reads the last token); leave it out")
         self.vectors = vectors

@@ -12,7 +12,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from interp_unlearn.activations import ActivationStore, check_model_hash
-from interp_unlearn.artifacts import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
+from interp_unlearn.artifacts import (
+    read_parquet,
+    read_record,
+    read_sites,
+    read_tensors,
+    write_json,
+    write_parquet,
+    write_tensors,
+)
 from interp_unlearn.errors import ArtifactError, ConfigError, SiteError
 from interp_unlearn.probes.auroc import auroc
 from interp_unlearn.probes.folds import binary_labels
@@ -173,16 +181,24 @@ class ProbeSet:
                 ``model``.
         """
         folder = Path(path)
-        description = read_json(folder / "probes.json")
+        description = read_record(folder / "probes.json", sites=list, metadata=dict)
         tensors, _ = read_tensors(folder / "probes.safetensors")
         table = read_parquet(folder / "table.parquet")
-        sites = tuple(Site.parse(name) for name in description["sites"])
+        sites = read_sites(folder / "probes.json", description["sites"])
+        if lacking := sorted({"model_hash", "pool", "include_bos"} - description["metadata"].keys()):
+            raise ArtifactError(f"{folder / 'probes.json'}: metadata has no {', '.join(lacking)}; fit the probes again")
         widths: list[int] = description.get("widths", [])
+        fits = isinstance(widths, list) and all(isinstance(width, int) and width > 0 for width in widths)  # pyright: ignore[reportUnnecessaryIsInstance]
+        widths = widths if fits and len(widths) == len(sites) else []
         sizes = {name: sum(widths) if name in _DIRECTIONS else len(sites) for name in _TENSORS}
         if {name: tensor.numel() for name, tensor in tensors.items()} != sizes or len(table) != len(sites):
             raise ArtifactError(
                 f"{folder}: probes.safetensors, probes.json and table.parquet do not belong together; fit again"
             )
+        if broken := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+            raise ArtifactError(f"{folder}: {broken[0]} hold infinite values or NaN; fit the probes again")
+        if "auroc" not in table:
+            raise ArtifactError(f"{folder / 'table.parquet'}: has no column auroc; fit the probes again")
         vectors: dict[str, Any] = {name: stack_rows(tensors[name].split(widths)) for name in _DIRECTIONS}
         probes = cls(sites=sites, table=table, metadata=description["metadata"], **tensors | vectors)
         if model is not None:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.probes.auroc import Folds
+from interp_unlearn.settings import check_fields
 from interp_unlearn.sites import Site
 
 
@@ -30,13 +31,14 @@ class ProbeSettings:
     leace: bool
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.grid or not all(0 < C < float("inf") for C in self.grid):
             raise ConfigError(f"expected C above 0 (one, or several to choose from), got {self.C}")
         if len(set(self.grid)) < len(self.grid):
             raise ConfigError(f"C: expected different values to choose from, got {self.C}")
         if self.C_sites is not None and (len(self.grid) < 2 or not self.C_sites):
             raise ConfigError("C_sites says where C is chosen: give it a site or more, and C several values")
-        for name in ("shuffles", "bootstrap", "resamples"):
+        for name in ("seed", "shuffles", "bootstrap", "resamples"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: expected at least 0, got {getattr(self, name)}")
 

@@ -91,6 +91,8 @@ def bootstrap_means(
         raise ConfigError(f"a bootstrap needs at least two groups or rows, got {units}")
     if n < 1:
         raise ConfigError(f"n: expected at least one resample, got {n}")
+    if seed < 0:
+        raise ConfigError(f"seed: expected 0 or more, got {seed}")
     keys = np.arange(units) if groups is None else _codes(groups)
     # Sums and sizes by group once; a resample is then one weighted sum over groups.
     sums = np.zeros((units, table.shape[1]))

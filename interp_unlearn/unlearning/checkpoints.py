@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from interp_unlearn.artifacts import hash_tensors, read_json, read_tensors, replaced, write_json, write_tensors
+from interp_unlearn.artifacts import hash_tensors, read_record, read_tensors, replaced, write_json, write_tensors
 from interp_unlearn.errors import ArtifactError, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class Checkpoints:
                     f"{self.folder} exists and holds no {RECORD}; choose another folder for checkpoints"
                 )
             return None
-        record: dict[str, Any] = read_json(self.folder / RECORD)
-        found = record.get("identity", {})
+        record = read_record(self.folder / RECORD, identity=dict, step=int)
+        found = record["identity"]
         differing = sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key))
         if differing:
             raise ArtifactError(

@@ -1,5 +1,6 @@
 """What a run must not do silently: go on from a loss that is no number, or leave a target untouched."""
 
+import math
 from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,19 @@ def check_finite(loss: Tensor, step: int, name: str) -> None:
         raise ConfigError(
             f"objective {name}: the loss is {loss.item()} at step {step}; the original weights are put back; "
             "lower the learning rate, set clip, or check the model for non-finite weights"
+        )
+
+
+def check_gradient(norm: float, step: int, name: str) -> None:
+    """The gradient of a step must be finite, or the next weights would not be.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not math.isfinite(norm):
+        raise ConfigError(
+            f"objective {name}: the norm of the gradient is {norm} at step {step}; the original weights are put back; "
+            "lower the learning rate, or train in a wider dtype"
         )
 
 

@@ -1,10 +1,11 @@
 """What a run of unlearning is told: numbers that are the same whatever the objective."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.settings import check_fields
 from interp_unlearn.unlearning.trade_off import TradeOffConfig
 
 
@@ -32,8 +33,7 @@ class AdversaryConfig:
     relearns: Literal["text", "activations"] = "text"
 
     def __post_init__(self) -> None:
-        if self.relearns not in ("text", "activations"):
-            raise ConfigError(f'relearns must be "text" or "activations", got {self.relearns!r}')
+        check_fields(self)
         object.__setattr__(self, "gradient_steps", tuple(self.gradient_steps))
         object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
         _require_positive(self, ("steps", "batch_size", "max_scale", "min_norm"))
@@ -62,6 +62,7 @@ class ForkConfig:
     learning_rate: float = 1e-2
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _require_positive(self, ("refork", "learning_rate"))
 
 
@@ -80,6 +81,7 @@ class GuardConfig:
     rows: int = 64
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.max_kl > 0 or self.every < 1 or self.rows < 1:
             raise ConfigError(
                 f"guard: max_kl must be more than 0, every and rows at least 1, got {self.max_kl}, {self.every}, "
@@ -102,6 +104,7 @@ class LoraConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _require_positive(self, ("rank", "alpha"))
 
 
@@ -121,7 +124,7 @@ class UnlearnConfig:
         retain_weight: of the activation term on retain text (the relative MSE, or the plain one for RMU).
         kl_weight: of KL(original || model) on retain text, in nats per token; 0 lets the pass stop early.
         nll_weight: of next-token cross-entropy on retain text, the published retain term of GradDiff, NPO and SimNPO.
-        max_length: tokens kept of a text; None keeps all.
+        max_length: tokens kept of a text; None keeps what fits into the model's context. What is cut is logged.
         seed: of the batches and of everything an objective draws while it trains.
         adversary: the inner attacker, or MUDMAN's; None for plain training.
         trade_off: a factor on the retain terms that is learned; None leaves them at their weights.
@@ -158,21 +161,17 @@ class UnlearnConfig:
     cache_prefix: bool = False
 
     def __post_init__(self) -> None:
+        self._read_nested()
         for name in ("roles", "layers"):
             value: Sequence[object] | None = getattr(self, name)
-            if isinstance(value, str) or (value is not None and len(value) == 0):
+            if isinstance(value, str) or (isinstance(value, Sequence) and len(value) == 0):
                 raise ConfigError(f"{name} must be a non-empty sequence or None for all, got {value!r}")
-            object.__setattr__(self, name, None if value is None else tuple(value))
-        self._read_nested()
+            object.__setattr__(self, name, tuple(value) if isinstance(value, Sequence) else value)
+        check_fields(self)
         _require_positive(self, ("steps", "batch_size", "accumulation", "learning_rate", "max_length", "clip"))
         for name in ("retain_weight", "kl_weight", "nll_weight", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)!r}")
-        if self.optimizer not in ("adamw", "sgd", "rmsprop"):
-            raise ConfigError(f'optimizer must be "adamw", "sgd" or "rmsprop", got {self.optimizer!r}')
-        if self.forget_on not in ("content", "completion"):
-            raise ConfigError(f'forget_on must be "content" or "completion", got {self.forget_on!r}')
-
         if self.lora is not None and self.roles is None:
             raise ConfigError("lora puts adapters on matrices by role, and roles is None; name roles")
 
@@ -183,7 +182,14 @@ class UnlearnConfig:
         for name, kind in nested.items():
             value = getattr(self, name)
             if isinstance(value, dict):
-                object.__setattr__(self, name, kind(**value))
+                try:
+                    object.__setattr__(self, name, kind(**value))
+                except TypeError as error:
+                    raise ConfigError(f"{name}: {error}; its settings are {', '.join(_names(kind))}") from error
+
+
+def _names(kind: type) -> list[str]:
+    return [field.name for field in fields(kind)]
 
 
 def _require_positive(config: object, names: Sequence[str]) -> None:

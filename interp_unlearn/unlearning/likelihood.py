@@ -64,8 +64,8 @@ class NegativePreference(Objective):
         name: str = "npo",
     ) -> None:
         super().__init__(name, layers=tuple(layers), needs_original=not simple, needs_logits=True)
-        if not beta > 0:
-            raise ConfigError(f"objective {name}: beta must be more than 0, got {beta}")
+        if not 0 < beta < float("inf"):
+            raise ConfigError(f"objective {name}: beta must be more than 0 and finite, got {beta}")
         self.beta = beta
         self.simple = simple
         self.margin = margin

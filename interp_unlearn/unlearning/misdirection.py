@@ -1,5 +1,6 @@
 """RMU and its cosine variants: activations on forget text are pushed toward control directions."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -67,6 +68,8 @@ class Misdirection(Objective):
     ) -> None:
         if kind not in get_args(Kind):
             raise ConfigError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+        if not math.isfinite(coefficient):
+            raise ConfigError(f"objective {name}: coefficient must be a finite number, got {coefficient}")
         super().__init__(
             name,
             layers=as_layers(layers),

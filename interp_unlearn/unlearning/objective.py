@@ -121,9 +121,12 @@ def as_layers(layers: int | Sequence[int]) -> tuple[int, ...]:
     """Layers in ascending order, each once.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or one is no number from 0.
     """
-    chosen = (layers,) if isinstance(layers, int) else tuple(sorted(set(layers)))
+    given = (layers,) if isinstance(layers, int) else tuple(layers)
+    if wrong := [layer for layer in given if not isinstance(layer, int) or layer < 0]:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"layers: expected numbers counted from 0, got {wrong[0]!r}")
+    chosen = tuple(sorted(set(given)))
     if not chosen:
         raise ConfigError("layers is empty; give at least one layer, counted from 0")
     return chosen

@@ -36,8 +36,8 @@ class DPO(Objective):
 
     def __init__(self, beta: float = 0.1, *, layers: Sequence[int] = (), name: str = "dpo") -> None:
         super().__init__(name, layers=tuple(layers), needs_original=True, needs_logits=True)
-        if not beta > 0:
-            raise ConfigError(f"objective {name}: beta must be more than 0, got {beta}")
+        if not 0 < beta < float("inf"):
+            raise ConfigError(f"objective {name}: beta must be more than 0 and finite, got {beta}")
         self.beta = beta
 
     def prepare(self, model: "HookedModel", corpora: Corpora, config: UnlearnConfig) -> None:

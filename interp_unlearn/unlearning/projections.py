@@ -126,4 +126,5 @@ def projection_scales(
     config = config or UnlearnConfig()
     found = layer_directions(directions, layers, estimator)
     units = {layer: unit_direction(found, layer, model.d_model) for layer in layers}
-    return measure_scales(model, Corpora.from_data(model.tokenizer, data, config.max_length), units, config, quantile)
+    corpora = Corpora.from_data(model.tokenizer, data, config.max_length or model.context_length)
+    return measure_scales(model, corpora, units, config, quantile)

@@ -37,7 +37,7 @@ class ShrinkPerturb(WeightEdit):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1 or not self.beta >= 0:
+        if not 0 < self.alpha <= 1 or not 0 <= self.beta < float("inf"):
             raise ConfigError(
                 f"{self.name}: alpha must lie above 0 and up to 1 and beta be 0 or more, got {self.alpha}, {self.beta}"
             )

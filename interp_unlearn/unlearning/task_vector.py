@@ -42,8 +42,8 @@ class TaskVector(WeightEdit):
     def __post_init__(self) -> None:
         given = self.coefficient
         tried = (float(given),) if isinstance(given, int | float) else tuple(float(value) for value in given)
-        if not tried or not all(value > 0 for value in tried):
-            raise ConfigError(f"{self.name}: coefficients must be more than 0, got {given}; 0 would change nothing")
+        if not tried or not all(0 < value < float("inf") for value in tried):
+            raise ConfigError(f"{self.name}: coefficients must be more than 0 and finite, got {given}")
         if len(tried) > 1 and self.score is None:
             raise ConfigError(
                 f"{self.name}: {len(tried)} coefficients need a score to choose by; give it, or one of them"

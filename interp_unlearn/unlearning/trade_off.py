@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.settings import check_fields
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ class TradeOffConfig:
     largest: float = 100.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("dual", "lookahead"):
-            raise ConfigError(f'trade_off.kind must be "dual" or "lookahead", got {self.kind!r}')
+        check_fields(self)
         if not (self.budget > 0 and self.rate > 0 and 0 < self.least <= 1 <= self.largest):
             raise ConfigError(
                 "trade_off: budget and rate must be more than 0 and the bounds enclose 1, got "

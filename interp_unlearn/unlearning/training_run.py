@@ -16,7 +16,7 @@ from interp_unlearn.interventions.prefix import PrefixCache, SharedPrefix, first
 from interp_unlearn.models import TokenBatch
 from interp_unlearn.unlearning.attacked import AttackedGradients
 from interp_unlearn.unlearning.checkpoints import Checkpoints, fingerprint
-from interp_unlearn.unlearning.checks import check_finite, check_reached
+from interp_unlearn.unlearning.checks import check_finite, check_gradient, check_reached
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, UnlearnData, forget_mask, retain_mask
 from interp_unlearn.unlearning.gradients import Gradients, added, cosine_of, norm_of, with_zeros
@@ -81,7 +81,7 @@ class TrainingRun:
         Raises:
             ConfigError: it does not fit.
         """
-        corpora = Corpora.from_data(model.tokenizer, data, config.max_length)
+        corpora = Corpora.from_data(model.tokenizer, data, config.max_length or model.context_length)
         if config.forget_on == "completion" and not objective.corpus(corpora).has_completions:
             raise ConfigError(
                 f"forget_on is completion and the {objective.source} texts have none; "
@@ -143,6 +143,7 @@ class TrainingRun:
         for rule in self.rules:
             forget = rule.apply(with_zeros(forget, self.trained), held)
         row["grad_norm"] = self.optimizer.step(added(forget, retain or {}), self.config.clip)
+        check_gradient(row["grad_norm"], step, self.objective.name)
         self.steps_taken += 1
         if self.trade_off is not None and self.retention is not None and retain is not None:
             self._learn_trade_off(self.trade_off, self.retention, retain, logs)

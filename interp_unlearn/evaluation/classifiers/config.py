@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.evaluation.classifiers.families import FAMILIES
+from interp_unlearn.settings import check_fields
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class ClassifierConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.kind not in FAMILIES:
             raise ConfigError(f"kind: expected one of {', '.join(FAMILIES)}, got {self.kind!r}")
         for name in ("epochs", "patience", "batch_size", "layers", "heads"):

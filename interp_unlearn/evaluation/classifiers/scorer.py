@@ -105,8 +105,12 @@ class ClassifierScorer:
                 logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
                 found[chosen] = self.head.probabilities(logits).cpu()
                 bar.update(len(chosen))
-        if not found.isfinite().all():
-            raise ScoreError(f"scorer {self.name}: {int((~found.isfinite()).sum())} of {len(rows)} scores are NaN")
+        wrong = (~found.isfinite()).nonzero().flatten().tolist()
+        if wrong:
+            raise ScoreError(
+                f"scorer {self.name}: {len(wrong)} of {len(rows)} scores are NaN, first that of text {wrong[0]}; check "
+                "the classifier's weights"
+            )
         if truncated:
             logger.warning(
                 "%s judged %d of %d texts by their first %d tokens", self.name, truncated, len(texts), self.max_length

@@ -52,10 +52,7 @@ def replaced(path: str | Path) -> Generator[Path]:
         ArtifactError: the parent folders cannot be made, or the block ended without writing anything.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot make its folder ({error.strerror}); choose another place") from error
+    _make_parents(path)
     temporary, old = _beside(path), _beside(path)
     try:
         yield temporary
@@ -264,12 +261,12 @@ def claimed(path: str | Path, identity: Mapping[str, object] | None) -> Generato
         identity: written to the folder's run.json, see `claim_folder`; None leaves the folder to appear later.
 
     Raises:
-        ArtifactError: another process holds the folder, or it belongs to another run.
+        ArtifactError: another process holds the folder, it belongs to another run, or cannot be made.
     """
     from filelock import FileLock, Timeout
 
     path = Path(path).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_parents(path)
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, is_singleton=True)  # one run may claim twice
     try:
         lock.acquire()
@@ -316,6 +313,13 @@ def _sweep(path: Path) -> None:
 def _beside(path: Path) -> Path:
     """A hidden name of its own in the same folder, with the same suffix."""
     return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+
+
+def _make_parents(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot make its folder ({error.strerror}); choose another place") from error
 
 
 def _existing(path: str | Path) -> Path:

@@ -1,6 +1,7 @@
 """Tiny originals and what is hidden in them so that one attack, and no other, brings it back exactly."""
 
 import copy
+from typing import Any
 
 import torch
 from conftest import COMMON, WORDS, make_tokenizer
@@ -27,7 +28,8 @@ DATA = UnlearnData(
 def make_original(seed: int = 0) -> HookedModel:
     """A tiny Llama with biases in its MLPs that leaves some dimensions of the stream at 0."""
     torch.manual_seed(seed)
-    hf = LlamaForCausalLM(LlamaConfig(**COMMON, mlp_bias=True)).eval()
+    values: dict[str, Any] = {**COMMON, "mlp_bias": True}
+    hf: Any = LlamaForCausalLM(LlamaConfig(**values)).eval()
     with torch.no_grad():
         for block in hf.model.layers:
             block.mlp.down_proj.bias.normal_(std=0.2)
@@ -40,8 +42,9 @@ def make_original(seed: int = 0) -> HookedModel:
 @torch.no_grad()
 def without_dead_dimensions(model: HookedModel) -> None:
     """Nothing is written into the dead dimensions any more, whatever training has put there."""
-    model.hf.model.embed_tokens.weight[:, DEAD] = 0
-    for block in model.hf.model.layers:
+    hf: Any = model.hf
+    hf.model.embed_tokens.weight[:, DEAD] = 0
+    for block in hf.model.layers:
         block.self_attn.o_proj.weight[list(DEAD)] = 0
         block.mlp.down_proj.weight[list(DEAD)] = 0
         block.mlp.down_proj.bias[list(DEAD)] = 0
@@ -53,11 +56,17 @@ def copied(model: HookedModel) -> HookedModel:
     return HookedModel(copy.deepcopy(model.hf), model.tokenizer, name="unlearned")
 
 
+def mlp_of(model: HookedModel, layer: int) -> Any:
+    """The MLP of a block."""
+    hf: Any = model.hf
+    return hf.model.layers[layer].mlp
+
+
 def misdirected(original: HookedModel, layer: int = 2, size: float = 200.0) -> HookedModel:
     """One dead dimension raised by a constant after a block: what misdirection to one direction comes down to."""
     model = copied(original)
     with torch.no_grad():
-        model.hf.model.layers[layer].mlp.down_proj.bias[DEAD[0]] += size
+        mlp_of(model, layer).down_proj.bias[DEAD[0]] += size
     return model
 
 

@@ -1,6 +1,7 @@
 """The verb `attack`: the whole suite on two tiny checkpoints, one attack alone, and one line for what is wrong."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -46,6 +47,10 @@ def run(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0, arguments
 
 
+def table_of(out: Path, name: str) -> Any:
+    return pd.read_parquet(out / f"{name}.parquet")
+
+
 def on(workplace: Path, name: str) -> tuple[object, ...]:
     return ("attack", name, workplace / "unlearned", "--against", workplace / "original")
 
@@ -58,7 +63,7 @@ def test_the_whole_suite(workplace: Path, tmp_path: Path, capfd: pytest.CaptureF
     out = tmp_path / "run"
     run(*on(workplace, "all"), *facts_of(workplace), *QUICK, "--wording", "then {prompt}", "--out", out)
     shown = capfd.readouterr()
-    attempts, worst = (pd.read_parquet(out / f"{name}.parquet") for name in ("attempts", "worst"))
+    attempts, worst = (table_of(out, name) for name in ("attempts", "worst"))
     names = {attack.name for attack in default_attacks()}
     assert set(attempts["attack"]) == names and len(worst) == len(names)
     ablation = attempts[attempts["attack"] == "ablate_direction"]
@@ -77,7 +82,7 @@ def test_the_whole_suite(workplace: Path, tmp_path: Path, capfd: pytest.CaptureF
     run(*on(workplace, "all"), *facts_of(workplace), *QUICK, "--wording", "then {prompt}", "--out", out)
     assert capfd.readouterr().out == shown.out
     run(*on(workplace, "prune"), *facts_of(workplace), "--texts", 8, "--sparsity", 0.5, "--out", out)
-    assert len(pd.read_parquet(out / "attempts.parquet")) == len(attempts) + 1
+    assert len(table_of(out, "attempts")) == len(attempts) + 1
 
 
 @pytest.mark.parametrize("form", ["text", "letter"])
@@ -85,7 +90,7 @@ def test_questions_are_asked(workplace: Path, tmp_path: Path, form: str, capfd: 
     asked = ("--questions", workplace / "things_questions.json", "--form", form, "--score", "answer_probability")
     texts = ("--data", workplace / "texts.txt", "--layout", "texts", "--limit", 10)
     run(*on(workplace, "reformat"), *texts, *asked, "--prefix", "then it was", "--out", tmp_path / "run")
-    attempts = pd.read_parquet(tmp_path / "run" / "attempts.parquet")
+    attempts = table_of(tmp_path / "run", "attempts")
     others = {"text", "text_after_choices", "letter"} - {form}
     assert set(attempts["setting"]) == {*(f'{{"form": "{other}"}}' for other in others), '{"prefix": 0}'}
     assert (attempts["n"] == 10).all()
@@ -95,8 +100,8 @@ def test_questions_are_asked(workplace: Path, tmp_path: Path, form: str, capfd: 
 def test_texts_are_scored_by_their_probability(workplace: Path, tmp_path: Path) -> None:
     texts = ("--data", workplace / "texts.txt", "--layout", "texts")
     run(*on(workplace, "ablate_direction"), *texts, "--random", 2, "--out", tmp_path / "run")
-    assert pd.read_parquet(tmp_path / "run" / "models.parquet")["score"].tolist() == ["log_probability"] * 2
-    attempts = pd.read_parquet(tmp_path / "run" / "attempts.parquet")
+    assert table_of(tmp_path / "run", "models")["score"].tolist() == ["log_probability"] * 2
+    attempts = table_of(tmp_path / "run", "attempts")
     # The first word is foretold at the BOS token, which is not edited.
     assert (attempts["recovered"] > 0.7).all() and (attempts["p"] < 0.01).all()
 

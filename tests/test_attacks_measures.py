@@ -1,16 +1,21 @@
 """Measures item by item: the package's own numbers, and what cannot be scored is named instead of counted."""
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from planted_unlearning import GROUPS, POOL, PROMPTS, make_original, what_it_knows
+from torch import Tensor
 
 from interp_unlearn.attacks import Cloze, Completions, Facts, MeasuredItems, MultipleChoice
 from interp_unlearn.attacks.attack import Record, measured
 from interp_unlearn.data import FactQuestion, Question
 from interp_unlearn.errors import ConfigError, DataError, ScoreError
 from interp_unlearn.evaluation import score_answers, score_facts, score_questions, take_exam, token_nll
-from interp_unlearn.interventions import Edit
+from interp_unlearn.interventions import Edit, EditContext, HookedModel
 from interp_unlearn.sites import Site
 
 QUESTIONS = [
@@ -24,12 +29,12 @@ FACTS = [FactQuestion("who sat", "the cat sat on a mat"), FactQuestion("who ran"
 class NoNumbers(Edit):
     """NaN everywhere."""
 
-    def transform(self, activation, context):
+    def transform(self, activation: Tensor, context: EditContext):
         return torch.full_like(activation, float("nan"))
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> HookedModel:
     return make_original()
 
 
@@ -56,7 +61,7 @@ class TestItems:
         assert (mean.ids, mean.scores.tolist(), mean.groups) == (("a", "c"), [2.0, 4.0], ("g", "h"))
         assert set(mean.left_out) == {"b"}
 
-    def test_stored_and_read(self, tmp_path):
+    def test_stored_and_read(self, tmp_path: Path):
         items = MeasuredItems.of("x", [0.1, np.nan, 1 / 3], list("abc"), list("ggh"))
         empty = MeasuredItems.of("y", [np.nan], ["a"])
         Record({"one": items, "none": empty}, {"t": torch.arange(3)}).save(tmp_path)
@@ -76,13 +81,13 @@ class TestItems:
             lambda: MeasuredItems("x", ("a",), np.array([1.0]), ("a",), {"a": "too long"}),
         ],
     )
-    def test_what_does_not_fit_is_refused(self, wrong):
+    def test_what_does_not_fit_is_refused(self, wrong: Callable[[], object]):
         with pytest.raises(ConfigError):
             wrong()
 
 
 class TestMeasures:
-    def test_cloze_is_score_answers(self, model):
+    def test_cloze_is_score_answers(self, model: HookedModel):
         measure = what_it_knows(model)
         assert measure(model).scores.tolist() == [1.0] * len(PROMPTS)
         answers = [row % len(POOL) for row in range(len(PROMPTS))]
@@ -92,7 +97,7 @@ class TestMeasures:
             assert found.scores.tolist() == pytest.approx(expected[score].astype(float).tolist(), abs=1e-6)
             assert found.score == score and found.groups == tuple(GROUPS)
 
-    def test_multiple_choice_is_that_of_the_exam(self, model):
+    def test_multiple_choice_is_that_of_the_exam(self, model: HookedModel):
         exam = take_exam(model, QUESTIONS, ("text", "letter")).answers
         for form in ("text", "letter"):
             found = MultipleChoice.of(QUESTIONS, form, score="answer_probability", by_subject=True)(model)
@@ -105,13 +110,13 @@ class TestMeasures:
         assert shown(model).scores.tolist() == pytest.approx(plain["answer_probability"].tolist(), abs=1e-6)
         assert MultipleChoice.of(QUESTIONS, "text").in_form("letter").solution(1) == " B"
 
-    def test_facts_are_score_facts(self, model):
+    def test_facts_are_score_facts(self, model: HookedModel):
         expected = score_facts(model, FACTS, "{question}", max_new_tokens=5)
         for score in ("probability", "rouge_l"):
             found = Facts.of(FACTS, "{question}", score=score, max_new_tokens=5)(model)
             assert found.scores.tolist() == pytest.approx(expected[score].tolist(), abs=1e-6)
 
-    def test_completions_are_token_nll(self, model):
+    def test_completions_are_token_nll(self, model: HookedModel):
         nll = token_nll(model, ["the cat", ""], [" sat on", "a dog"])
         expected = (-nll["nll"] / nll["tokens"]).tolist()
         measure = Completions(["the cat", ""], [" sat on", "a dog"])
@@ -120,7 +125,7 @@ class TestMeasures:
             np.exp(expected[0])
         )
 
-    def test_other_prompts_and_some_items(self, model):
+    def test_other_prompts_and_some_items(self, model: HookedModel):
         measure = what_it_knows(model, "answer_probability")
         whole, part = measure(model), measured(model, measure, ["3", "20"])
         assert part.ids == ("3", "20") and part.scores.tolist() == pytest.approx(whole.at(["3", "20"]).tolist())
@@ -128,7 +133,7 @@ class TestMeasures:
         other = measure.asked([f"yes {prompt}" for prompt in PROMPTS])(model)
         assert other.ids == whole.ids and not np.allclose(other.scores, whole.scores)
 
-    def test_errors_count_for_nobody(self, model):
+    def test_errors_count_for_nobody(self, model: HookedModel):
         prompts = [PROMPTS[0], " ".join(["the"] * 64), PROMPTS[1], PROMPTS[2]]
         measure = Cloze(prompts, [POOL, POOL, [" ", " no"], POOL], [0, 0, 0, 1], ids=list("abcd"))
         found = measure(model)
@@ -146,16 +151,18 @@ class TestMeasures:
             lambda: Completions(["the cat"], [" sat"], score="probability"),
         ],
     )
-    def test_a_model_that_computes_no_numbers_has_no_scores(self, model, measure):
+    def test_a_model_that_computes_no_numbers_has_no_scores(self, model: HookedModel, measure: Any):
         with model.edited({Site(1, "resid_post"): NoNumbers()}):
             found = measure()(model)
         assert len(found) == 0 and all("nan" in why.lower() for why in found.left_out.values())
 
     @pytest.mark.parametrize("broken", [{2}, {0, 9, 23}, set(range(24))])
-    def test_one_item_without_numbers_does_not_take_the_others_with_it(self, model, monkeypatch, broken):
+    def test_one_item_without_numbers_does_not_take_the_others_with_it(
+        self, model: HookedModel, monkeypatch: pytest.MonkeyPatch, broken: set[int]
+    ):
         plain = what_it_knows(model, "answer_probability")(model)
 
-        def partly_refusing(model, prompts, *rest):
+        def partly_refusing(model: HookedModel, prompts: Sequence[str], *rest: Any):
             if {PROMPTS.index(prompt) for prompt in prompts} & broken:
                 raise ScoreError("the logits hold NaN")
             return score_answers(model, prompts, *rest)
@@ -174,15 +181,15 @@ class TestMeasures:
             (lambda: Cloze(PROMPTS[:2], [POOL], [0, 1]), DataError),
             (lambda: Cloze(PROMPTS[:1], [POOL], [0], groups=["a", "b"]), DataError),
             (lambda: Cloze(PROMPTS[:1], [POOL], [0], score="guess"), ConfigError),
-            (lambda: MultipleChoice.of(QUESTIONS, "essay"), ConfigError),
+            (lambda: MultipleChoice.of(QUESTIONS, "essay"), ConfigError),  # pyright: ignore[reportArgumentType]
         ],
     )
-    def test_what_does_not_fit_is_refused(self, wrong, error):
+    def test_what_does_not_fit_is_refused(self, wrong: Callable[[], object], error: type[Exception]):
         with pytest.raises(error):
             wrong()
 
-    def test_a_callable_has_to_give_items(self, model):
+    def test_a_callable_has_to_give_items(self, model: HookedModel):
         items = MeasuredItems.of("mine", [1.0, 2.0], ["a", "b"])
         assert measured(model, lambda _: items, ["b"]).ids == ("b",)
         with pytest.raises(ConfigError, match="MeasuredItems, got list"):
-            measured(model, lambda _: [1.0])
+            measured(model, lambda _: [1.0])  # pyright: ignore[reportArgumentType]

@@ -1,5 +1,7 @@
 """The share of the gap with scores made by hand, and no number where there is no gap."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,24 +13,30 @@ IDS = [f"i{number}" for number in range(8)]
 GROUPS = [f"g{number // 2}" for number in range(8)]
 
 
-def items(scores, ids=IDS, groups=GROUPS, **options):
+def items(scores: Any, ids: Any = IDS, groups: Any = GROUPS, **options: Any) -> MeasuredItems:
     return MeasuredItems.of("x", scores, ids, groups, **options)
 
 
-def row(attempt, unlearned=None, original=None):
+def share_of(*scores_and_groups: Any) -> Any:
+    return share_of_gap(*scores_and_groups)
+
+
+def row(
+    attempt: Attempt, unlearned: MeasuredItems | None = None, original: MeasuredItems | None = None
+) -> dict[str, Any]:
     before = items([0.0] * 8) if unlearned is None else unlearned
     return describe("a", attempt, before, items([1.0] * 8) if original is None else original)
 
 
 def test_the_share_of_scores_made_by_hand():
-    found = share_of_gap([0.5, 0.7, 0.6, 0.6], [0.2, 0.2, 0.2, 0.2], [1.0, 1.0, 1.0, 1.0], list("abcd"))
+    found = share_of([0.5, 0.7, 0.6, 0.6], [0.2, 0.2, 0.2, 0.2], [1.0, 1.0, 1.0, 1.0], list("abcd"))
     assert found.interval.mean == pytest.approx(0.5) and found.interval.n == 4 and found.reason is None
     assert 0.3 < found.interval.low < 0.5 < found.interval.high < 0.7
 
 
 @pytest.mark.parametrize(("attacked", "share"), [([0.2] * 4, 0), ([1.0] * 4, 1), ([1.4] * 4, 1.5), ([0.0] * 4, -0.25)])
-def test_the_share_is_not_clipped(attacked, share):
-    found = share_of_gap(attacked, [0.2] * 4, [1.0] * 4, list("abcd")).interval
+def test_the_share_is_not_clipped(attacked: Any, share: float):
+    found = share_of(attacked, [0.2] * 4, [1.0] * 4, list("abcd")).interval
     assert (found.mean, found.low, found.high) == pytest.approx((share, share, share))
 
 
@@ -36,9 +44,7 @@ def test_groups_are_resampled_together():
     rng = np.random.default_rng(0)
     after, before, target = rng.random(40), 0.1 * rng.random(40), 1 + rng.random(40)
     groups = [str(number // 4) for number in range(40)]
-    by_group, alone = (
-        share_of_gap(after, before, target, names).interval for names in (groups, list(map(str, range(40))))
-    )
+    by_group, alone = (share_of(after, before, target, names).interval for names in (groups, list(map(str, range(40)))))
     expected = bootstrap_gap_closed(after, before, target, groups)
     assert (by_group.mean, by_group.low, by_group.high, by_group.n) == (
         expected.mean,
@@ -57,8 +63,8 @@ def test_groups_are_resampled_together():
         ([1.0, -0.6] * 4, "no gap to recover"),  # 0 on the average, far from it in each item
     ],
 )
-def test_without_a_gap_there_is_no_number(original, reason):
-    found = share_of_gap([0.9] * 8, [0.2] * 8, original, IDS)
+def test_without_a_gap_there_is_no_number(original: list[float], reason: str):
+    found = share_of([0.9] * 8, [0.2] * 8, original, IDS)
     assert found.interval is None and found.reason.startswith(reason)
     described = row(Attempt({}, items([0.9] * 8)), items([0.2] * 8), items(original))
     assert np.isnan([described[name] for name in ("recovered", "recovered_low", "recovered_high")]).all()
@@ -66,7 +72,7 @@ def test_without_a_gap_there_is_no_number(original, reason):
 
 
 def test_one_group_has_no_interval():
-    found = share_of_gap([1.0, 1.0], [0.0, 0.0], [1.0, 1.0], ["a", "a"])
+    found = share_of([1.0, 1.0], [0.0, 0.0], [1.0, 1.0], ["a", "a"])
     assert found.interval is None and "1 group" in found.reason
 
 

@@ -1,14 +1,19 @@
 """Relearning in the suite: what is asked was not taught, every rate and step is kept, what was hidden comes back."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from planted_unlearning import DATA, GROUPS, POOL, PROMPTS, SUBJECTS, copied, make_original, n_hooks, what_it_knows
 
 from interp_unlearn.attacks import Cloze, MeasuredItems, Relearn, RelearnConfig, Setup, run_attacks
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.interventions import HookedModel
 from interp_unlearn.unlearning import LoraConfig, UnlearnConfig, UnlearnData, unlearn
 from interp_unlearn.unlearning.fine_tuning import FineTuning
 
+Models = tuple[HookedModel, HookedModel]
 ITEMS = MeasuredItems.of("x", [1.0] * len(PROMPTS), groups=GROUPS)
 TAUGHT = UnlearnData(
     forget=PROMPTS,
@@ -18,14 +23,14 @@ TAUGHT = UnlearnData(
 )
 
 
-def setup(data):
+def setup(data: UnlearnData):
     return Setup(lambda model: ITEMS, data)
 
 
 class TestLessons:
     @pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
-    def test_no_subject_is_taught_and_asked(self, share):
-        lessons = Relearn(taught=share).lessons(setup(DATA), ITEMS)
+    def test_no_subject_is_taught_and_asked(self, share: float):
+        lessons: Any = Relearn(taught=share).lessons(setup(DATA), ITEMS)
         group_of = dict(zip(DATA.forget, GROUPS, strict=True))
         taught = {group_of[text] for text in lessons.texts}
         asked = {GROUPS[int(name)] for name in lessons.ids}
@@ -35,21 +40,21 @@ class TestLessons:
     def test_completions_stay_with_their_prompts(self):
         texts = [f"{prompt} {row}" for row, prompt in enumerate(PROMPTS)]
         data = UnlearnData(forget=texts, forget_completions=[str(row) for row in range(24)], groups=GROUPS)
-        lessons = Relearn().lessons(setup(data), ITEMS)
+        lessons: Any = Relearn().lessons(setup(data), ITEMS)
         assert all(text.endswith(f" {end}") for text, end in zip(lessons.texts, lessons.completions, strict=True))
 
     def test_an_item_of_an_unknown_subject_is_not_asked(self):
         half = UnlearnData(forget=DATA.forget[:12], groups=GROUPS[:12])
-        lessons = Relearn().lessons(setup(half), ITEMS)
+        lessons: Any = Relearn().lessons(setup(half), ITEMS)
         assert {GROUPS[int(name)] for name in lessons.ids} < set(GROUPS[:12])
 
     @pytest.mark.parametrize("groups", [None, [f"text {row}" for row in range(24)]])
-    def test_without_common_subjects_nothing_is_held_out(self, groups):
-        lessons = Relearn().lessons(setup(UnlearnData(forget=DATA.forget, groups=groups)), ITEMS)
+    def test_without_common_subjects_nothing_is_held_out(self, groups: Any):
+        lessons: Any = Relearn().lessons(setup(UnlearnData(forget=DATA.forget, groups=groups)), ITEMS)
         assert not lessons.held_out and lessons.ids is None and lessons.texts == list(DATA.forget)
 
     def test_unrelated_texts_are_taught_whole(self):
-        lessons = Relearn("neutral").lessons(setup(DATA), ITEMS)
+        lessons: Any = Relearn("neutral").lessons(setup(DATA), ITEMS)
         assert lessons.texts == list(DATA.neutral) and lessons.ids is None and lessons.held_out
         with pytest.raises(ConfigError, match="no neutral texts"):
             Relearn("neutral").lessons(setup(UnlearnData(forget=DATA.forget)), ITEMS)
@@ -72,12 +77,12 @@ def models():
     return hidden, original
 
 
-def measure_of(score):
+def measure_of(score: str):
     answer = POOL.index(" mat")
     return Cloze(PROMPTS, [POOL] * len(PROMPTS), [answer] * len(PROMPTS), groups=GROUPS, score=score)
 
 
-def test_what_was_only_hidden_comes_back_for_subjects_that_were_not_taught(models):
+def test_what_was_only_hidden_comes_back_for_subjects_that_were_not_taught(models: Models):
     hidden, original = models
     before = hidden.hash(), n_hooks(hidden)
     attacks = [
@@ -104,11 +109,11 @@ def test_what_was_only_hidden_comes_back_for_subjects_that_were_not_taught(model
     assert (hidden.hash(), n_hooks(hidden)) == before
 
 
-def test_a_rate_that_fails_does_not_take_the_others_with_it(models):
+def test_a_rate_that_fails_does_not_take_the_others_with_it(models: Models):
     hidden, original = models
     attack = Relearn(learning_rates=(1e30, 1e-3), checkpoints=(1, 3))
-    table = run_attacks(hidden, original, measure_of("correct"), TAUGHT, [attack], progress=False).to_frame()
-    failed = table[table["setting"].str.contains("1e\\+30")]
+    table: Any = run_attacks(hidden, original, measure_of("correct"), TAUGHT, [attack], progress=False).to_frame()
+    failed: Any = table[table["setting"].str.contains("1e\\+30")]
     assert failed["reason"].notna().any() and failed["recovered"].isna().all()
     assert table[~table["setting"].str.contains("1e\\+30")]["recovered"].notna().all()
 
@@ -116,7 +121,7 @@ def test_a_rate_that_fails_does_not_take_the_others_with_it(models):
 @pytest.mark.parametrize(
     "settings",
     [
-        lambda: Relearn("retain"),
+        lambda: Relearn("retain"),  # pyright: ignore[reportArgumentType]
         lambda: Relearn(taught=1.0),
         lambda: Relearn(learning_rates=()),
         lambda: Relearn(learning_rates=(0.0,)),
@@ -124,12 +129,12 @@ def test_a_rate_that_fails_does_not_take_the_others_with_it(models):
         lambda: Relearn(checkpoints=(0,)),
     ],
 )
-def test_settings_out_of_range_are_refused(settings):
+def test_settings_out_of_range_are_refused(settings: Callable[[], object]):
     with pytest.raises(ConfigError):
         settings()
 
 
-def test_equal_seeds_give_equal_tables(models):
+def test_equal_seeds_give_equal_tables(models: Models):
     hidden, original = models
     attack = Relearn(learning_rates=(1e-3,), checkpoints=(2,))
     tables = [

@@ -1,7 +1,10 @@
 """The suite: one model in memory at a time, errors that count for nobody, and interruptions that cost little."""
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,11 +22,14 @@ from interp_unlearn.attacks import (
     Record,
     Reformat,
     Relearn,
+    Setup,
     SteerBack,
+    Target,
     default_attacks,
     run_attacks,
 )
 from interp_unlearn.errors import ArtifactError, ConfigError, ScoreError
+from interp_unlearn.interventions import HookedModel
 from interp_unlearn.unlearning import UnlearnData
 
 CALLS: list[str] = []
@@ -35,7 +41,7 @@ def original():
 
 
 @pytest.fixture(scope="module")
-def hidden(original):
+def hidden(original: HookedModel):
     return misdirected(original)
 
 
@@ -55,11 +61,11 @@ class Planted(Attack):
     def name(self):
         return self.title
 
-    def record(self, model, setup):
+    def record(self, model: HookedModel, setup: Setup):
         CALLS.append(f"{self.title} records {model.name}")
         return Record({"before": setup.measure(model)}, {"three": torch.tensor(3)})
 
-    def attempts(self, target, record):
+    def attempts(self, target: Target, record: Record):
         CALLS.append(f"{self.title} attacks {target.model.name}")
         assert record.tensors["three"] == 3 and record.items["before"].scores.mean() == 1
         yield Attempt({"number": 1}, target.measured())
@@ -81,17 +87,17 @@ FIXED: list[bool] = []
 class Counted:
     """A measure that is a plain callable."""
 
-    inner: object
+    inner: Callable[[HookedModel], MeasuredItems]
 
-    def __call__(self, model):
+    def __call__(self, model: HookedModel):
         CALLS.append(f"measured {model.name}")
         return self.inner(model)
 
 
-def test_one_model_is_in_memory_at_a_time(original, hidden, tmp_path):
-    alive: list[weakref.ref] = []
+def test_one_model_is_in_memory_at_a_time(original: HookedModel, hidden: HookedModel, tmp_path: Path):
+    alive: list[weakref.ref[Any]] = []
 
-    def load(name, model):
+    def load(name: str, model: HookedModel):
         def loading():
             assert not [there for there in alive if there() is not None], "the other model is still in memory"
             fresh = copied(model)
@@ -116,7 +122,7 @@ def test_one_model_is_in_memory_at_a_time(original, hidden, tmp_path):
     assert len(alive) == 2
 
 
-def test_checkpoints_are_loaded_from_where_they_are(original, hidden, tmp_path):
+def test_checkpoints_are_loaded_from_where_they_are(original: HookedModel, hidden: HookedModel, tmp_path: Path):
     for name, model in (("original", original), ("unlearned", hidden)):
         model.save_pretrained(tmp_path / name)
     attacks = [AblateDirection(("own",), n_random=0)]
@@ -127,7 +133,7 @@ def test_checkpoints_are_loaded_from_where_they_are(original, hidden, tmp_path):
     assert by_path.hashes == in_memory.hashes == {"original": original.hash(), "unlearned": hidden.hash()}
 
 
-def test_an_interrupted_suite_goes_on(original, hidden, tmp_path):
+def test_an_interrupted_suite_goes_on(original: HookedModel, hidden: HookedModel, tmp_path: Path):
     attacks = [Planted("first"), Planted("second", "interrupted"), Planted("third")]
     measure = Counted(what_it_knows(original))
     FIXED.clear()
@@ -155,7 +161,7 @@ def test_an_interrupted_suite_goes_on(original, hidden, tmp_path):
     pd.testing.assert_frame_equal(resumed.items, whole.items, check_dtype=False)
 
 
-def test_other_attacks_join_and_other_runs_are_refused(original, hidden, tmp_path):
+def test_other_attacks_join_and_other_runs_are_refused(original: HookedModel, hidden: HookedModel, tmp_path: Path):
     out, measure = tmp_path / "run", what_it_knows(original)
     first = run_attacks(hidden, original, measure, DATA, [Prune((0.1,))], out=out, progress=False)
     both = run_attacks(hidden, original, measure, DATA, [Quantise((8,), (None,))], out=out, progress=False)
@@ -172,12 +178,13 @@ def test_other_attacks_join_and_other_runs_are_refused(original, hidden, tmp_pat
             run_attacks(model, before, asked, texts, [Prune((0.1,))], out=out, seed=seed, progress=False)
 
 
-def test_what_is_written_can_be_read(original, hidden, tmp_path):
+def test_what_is_written_can_be_read(original: HookedModel, hidden: HookedModel, tmp_path: Path):
     attacks = [AblateDirection(("own",), n_random=2), Planted("odd", "refused")]
     result = run_attacks(hidden, original, what_it_knows(original), DATA, attacks, out=tmp_path / "run", progress=False)
     result.save(tmp_path / "again")
     for folder in (tmp_path / "run", tmp_path / "again"):
-        attempts, items = (pd.read_parquet(folder / f"{name}.parquet") for name in ("attempts", "items"))
+        tables: Any = [pd.read_parquet(folder / f"{name}.parquet") for name in ("attempts", "items")]
+        attempts, items = tables
         assert attempts["attack"].tolist() == ["ablate_direction", "odd"]
         assert attempts["recovered"].iloc[0] == 1.0 and attempts["reason"].iloc[1] == "this model has no such thing"
         assert len(items) == 24 and items["control"].notna().all() and items["score"].mean() == 1.0
@@ -188,7 +195,7 @@ def test_what_is_written_can_be_read(original, hidden, tmp_path):
     assert read_json(kept / "attack.json")["settings"]["n_random"] == 2
 
 
-def test_an_attack_that_does_not_fit_says_why_and_the_others_go_on(original, hidden):
+def test_an_attack_that_does_not_fit_says_why_and_the_others_go_on(original: HookedModel, hidden: HookedModel):
     alone = UnlearnData(forget=DATA.forget, groups=GROUPS)
     attacks = [Relearn("neutral"), Reformat(), AblateDirection(("own",), n_random=0), Planted("odd", "refused")]
     result = run_attacks(hidden, original, what_it_knows(original), alone, attacks, progress=False)
@@ -200,30 +207,30 @@ def test_an_attack_that_does_not_fit_says_why_and_the_others_go_on(original, hid
         run_attacks(hidden, original, what_it_knows(original), alone, [Relearn("neutral")], progress=False)
 
 
-def test_an_attack_that_leaves_the_weights_changed_ends_the_suite(original, hidden):
+def test_an_attack_that_leaves_the_weights_changed_ends_the_suite(original: HookedModel, hidden: HookedModel):
     attacks = [Planted("rude", "left changed"), Prune((0.1,))]
     with pytest.raises(ConfigError, match="rude left the model's weights changed"):
         run_attacks(copied(hidden), original, what_it_knows(original), DATA, attacks, progress=False)
 
 
-def test_without_a_gap_no_attack_recovers_anything(original):
+def test_without_a_gap_no_attack_recovers_anything(original: HookedModel):
     attacks = [Prune((0.0, 0.5)), SteerBack(("forget_minus_neutral",), (0.0,), layers=(1,), n_random=0)]
     result = run_attacks(copied(original), original, what_it_knows(original), DATA, attacks, progress=False)
-    table = result.to_frame()
+    table: Any = result.to_frame()
     assert table["recovered"].isna().all() and table["recovered_low"].isna().all()
     assert table["reason"].str.startswith("no gap to recover: original - unlearned = 0 [0, 0]").all()
     assert table["score"].notna().all()
 
 
-def test_items_that_cannot_be_scored_are_named(original, hidden):
-    def measure(model):
+def test_items_that_cannot_be_scored_are_named(original: HookedModel, hidden: HookedModel):
+    def measure(model: HookedModel):
         found = what_it_knows(original)(model)
         scores = found.scores.copy()
         scores[3] = float("nan")
         return MeasuredItems.of("mine", scores, found.ids)
 
     result = run_attacks(hidden, original, measure, DATA, [Prune((0.1,))], progress=False)
-    row = result.to_frame().iloc[0]
+    row: Any = result.to_frame().iloc[0]
     assert (row["n"], row["n_groups"], row["n_left_out"]) == (23, 23, 1)
     assert result.items.set_index("id")["reason"]["3"] == "score is nan"
     assert result.notes() == [
@@ -235,7 +242,7 @@ def test_items_that_cannot_be_scored_are_named(original, hidden):
         run_attacks(hidden, original, lambda model: MeasuredItems.of("x", [float("nan")]), DATA, progress=False)
 
 
-def test_the_whole_suite_leaves_both_models_as_they_were(original, hidden):
+def test_the_whole_suite_leaves_both_models_as_they_were(original: HookedModel, hidden: HookedModel):
     before = [(model.hash(), n_hooks(model), model.hf.training) for model in (original, hidden)]
     flags = [parameter.requires_grad for parameter in hidden.hf.parameters()]
     quick = {"n_random": 1, "checkpoints": (1,), "learning_rates": (1e-3,), "coefficients": (1.0,), "factors": (0.0,)}
@@ -252,7 +259,7 @@ def test_the_whole_suite_leaves_both_models_as_they_were(original, hidden):
     assert [parameter.requires_grad for parameter in hidden.hf.parameters()] == flags
 
 
-def test_no_attack_and_the_same_twice_are_refused(original, hidden):
+def test_no_attack_and_the_same_twice_are_refused(original: HookedModel, hidden: HookedModel):
     for attacks in ([], [Prune(), Prune()]):
         with pytest.raises(ConfigError, match="at least one, and none twice"):
             run_attacks(hidden, original, what_it_knows(original), DATA, attacks, progress=False)

@@ -1,20 +1,24 @@
 """Quantisation and pruning: brute force in plain Python, planted cases, and weights put back bit for bit."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from planted_unlearning import DATA, copied, make_original, n_hooks, what_it_knows
+from torch import Tensor
 
 from interp_unlearn.attacks import Prune, Quantise, run_attacks
 from interp_unlearn.attacks.pruning import prune_smallest
 from interp_unlearn.attacks.rounding import round_to_nearest
 from interp_unlearn.attacks.weights import MATRICES, changed_matrices
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.models import parameters_by_role
+from interp_unlearn.interventions import HookedModel
+from interp_unlearn.models import TokenBatch, parameters_by_role
 
 
-def by_hand(rows, bits, group_size):
+def by_hand(rows: Any, bits: int, group_size: int | None):
     """Round every weight of every group on its own."""
     largest, rounded = 2 ** (bits - 1) - 1, []
     for row in rows.tolist():
@@ -29,7 +33,7 @@ def by_hand(rows, bits, group_size):
 
 @pytest.mark.parametrize("group_size", [None, 64, 7, 200])
 @pytest.mark.parametrize("bits", [8, 4, 2])
-def test_rounding_is_that_by_hand(bits, group_size):
+def test_rounding_is_that_by_hand(bits: int, group_size: int | None):
     weight = torch.randn(5, 150, generator=torch.Generator().manual_seed(0))
     weight[2] = 0
     weight[3, :7] = 0
@@ -44,7 +48,7 @@ def test_rounding_is_that_by_hand(bits, group_size):
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.99])
-def test_pruning_is_that_by_hand(sparsity):
+def test_pruning_is_that_by_hand(sparsity: float):
     weight = torch.randn(7, 30, generator=torch.Generator().manual_seed(0))
     expected = weight.clone()
     smallest = sorted((abs(float(w)), i) for i, w in enumerate(weight.flatten()))[: int(sparsity * 210)]
@@ -55,17 +59,23 @@ def test_pruning_is_that_by_hand(sparsity):
     assert int((found == 0).sum()) == int(sparsity * 210)
 
 
-def output_channels(architecture, matrix):
+def output_channels(architecture: str, matrix: Tensor):
     """A row an output channel: GPT-2 holds its matrices the other way round."""
     return matrix.T if architecture == "gpt2" else matrix
 
 
-def test_matrices_of_all_blocks_are_changed_and_put_back(model, architecture, texts):
+def read(model: HookedModel, batch: TokenBatch) -> Tensor:
+    logits = model.run(batch).logits
+    assert logits is not None
+    return logits
+
+
+def test_matrices_of_all_blocks_are_changed_and_put_back(model: HookedModel, architecture: str, texts: list[str]):
     before = {name: parameter.detach().clone() for name, parameter in model.hf.named_parameters()}
     hashed, hooks, batch = model.hash(), n_hooks(model), model.tokenize(texts)
     matrices = set(parameters_by_role(model.hf, MATRICES))
     with torch.no_grad():
-        logits = model.run(batch).logits
+        logits = read(model, batch)
         with changed_matrices(model, partial(round_to_nearest, bits=4, group_size=16)):
             assert model.hash() != hashed
             for name, parameter in model.hf.named_parameters():
@@ -75,19 +85,19 @@ def test_matrices_of_all_blocks_are_changed_and_put_back(model, architecture, te
                     torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-6)
                 else:
                     assert torch.equal(parameter, before[name])
-            assert not torch.allclose(model.run(batch).logits, logits)
-        assert torch.equal(model.run(batch).logits, logits)
+            assert not torch.allclose(read(model, batch), logits)
+        assert torch.equal(read(model, batch), logits)
     assert model.hash() == hashed and n_hooks(model) == hooks
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.hf.named_parameters())
 
 
-def test_weights_are_put_back_after_an_error(llama):
+def test_weights_are_put_back_after_an_error(llama: HookedModel):
     hashed = llama.hash()
     with pytest.raises(RuntimeError), changed_matrices(llama, torch.zeros_like):
         raise RuntimeError("planted")
     assert llama.hash() == hashed
 
-    def failing(weight):
+    def failing(weight: Tensor):
         if weight.shape[0] == 48:
             raise KeyboardInterrupt
         return 2 * weight
@@ -98,7 +108,7 @@ def test_weights_are_put_back_after_an_error(llama):
     assert llama.hash() == hashed
 
 
-def test_half_precision_comes_back_bit_for_bit(llama):
+def test_half_precision_comes_back_bit_for_bit(llama: HookedModel):
     llama.hf.bfloat16()
     llama.mark_changed()
     hashed = llama.hash()
@@ -108,7 +118,7 @@ def test_half_precision_comes_back_bit_for_bit(llama):
     assert llama.hash() == hashed
 
 
-def planted(change):
+def planted(change: Any):
     """An original whose matrices an attack leaves alone, and one that differs by what the attack takes away."""
     original = make_original()
     with torch.no_grad():
@@ -125,7 +135,7 @@ def planted(change):
 def test_what_is_smaller_than_a_step_is_rounded_away():
     generator = torch.Generator().manual_seed(0)
 
-    def less_than_a_step(weight):
+    def less_than_a_step(weight: Tensor):
         largest = weight.abs().amax(1, keepdim=True)
         noise = 0.45 * largest / 7 * torch.empty_like(weight).uniform_(-1, 1, generator=generator).sign()
         return weight + noise.where(weight.abs() < largest, 0.0)
@@ -143,7 +153,7 @@ def test_what_is_smaller_than_a_step_is_rounded_away():
 
 
 def test_what_is_smaller_than_the_rest_is_pruned_away():
-    def refilled(weight):
+    def refilled(weight: Tensor):
         smallest = weight[weight != 0].abs().min()
         return weight.where(weight != 0, -0.99 * smallest)
 
@@ -168,6 +178,6 @@ def test_what_is_smaller_than_the_rest_is_pruned_away():
         lambda: Prune(()),
     ],
 )
-def test_settings_out_of_range_are_refused(settings):
+def test_settings_out_of_range_are_refused(settings: Callable[[], object]):
     with pytest.raises(ConfigError):
         settings()

@@ -1,16 +1,29 @@
 """Other words and solved examples: the prompts asked are those meant, and the original is asked the same."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 from planted_unlearning import DATA, GROUPS, PROMPTS, copied, make_original, what_it_knows
 
-from interp_unlearn.attacks import FewShot, MultipleChoice, PromptedMeasure, Reformat, Setup, run_attacks
+from interp_unlearn.attacks import (
+    Attack,
+    FewShot,
+    MeasuredItems,
+    MultipleChoice,
+    PromptedMeasure,
+    Reformat,
+    Setup,
+    run_attacks,
+)
 from interp_unlearn.data import Question
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.interventions import HookedModel
 from interp_unlearn.unlearning import UnlearnData
 
+Models = tuple[HookedModel, HookedModel]
 ASKED: list[tuple[str, tuple[str, ...]]] = []
 QUESTIONS = [Question(prompt, ("yes", "no", "mat"), row % 3, "one") for row, prompt in enumerate(PROMPTS)]
 
@@ -26,14 +39,14 @@ class Guarded(PromptedMeasure):
     def scores_offered():
         return ("knows",)
 
-    def score_all(self, model):
+    def score_all(self, model: HookedModel):
         ASKED.append((model.name, tuple(self.prompts)))
         return np.array([float(model.name == "original" or self.word in prompt) for prompt in self.prompts])
 
-    def followed_by(self, row):
+    def followed_by(self, row: int):
         return [" yes"]
 
-    def solution(self, row):
+    def solution(self, row: int):
         return f" solved-{self.prompts[row].replace(' ', '-')}"
 
 
@@ -48,12 +61,12 @@ def forget_what_was_asked():
     ASKED.clear()
 
 
-def attempts(models, attack, measure=None, data=DATA):
+def attempts(models: Models, attack: Attack, measure: Any = None, data: UnlearnData = DATA):
     measure = measure or Guarded(PROMPTS, groups=GROUPS)
     return run_attacks(*models, measure, data, [attack], progress=False).to_frame()
 
 
-def test_the_wording_that_opens_the_door_is_found(models):
+def test_the_wording_that_opens_the_door_is_found(models: Models):
     wordings = ("please say {prompt}", "{prompt} {now}", "{prompt} and please {prompt}")
     table = attempts(models, Reformat(wordings=wordings, prefixes=("now", "please"))).set_index("setting")
     assert table["recovered"].to_dict() == {
@@ -72,16 +85,16 @@ def test_the_wording_that_opens_the_door_is_found(models):
         assert [prompts for asked, prompts in ASKED if asked == name] == expected
 
 
-def test_neutral_texts_are_the_prefixes_where_none_are_given(models):
+def test_neutral_texts_are_the_prefixes_where_none_are_given(models: Models):
     table = attempts(models, Reformat(n_prefixes=3))
     assert table["setting"].tolist() == [f'{{"neutral prefix": {number}}}' for number in range(3)]
     assert ASKED[2][1][5] == f"{DATA.neutral[1]} {PROMPTS[5]}"
 
 
-def test_where_other_words_leave_the_original_with_nothing_there_is_no_share(models):
+def test_where_other_words_leave_the_original_with_nothing_there_is_no_share(models: Models):
     @dataclass(frozen=True, eq=False)
     class Confused(Guarded):
-        def score_all(self, model):
+        def score_all(self, model: HookedModel):
             return np.where(["then" in prompt for prompt in self.prompts], 0.0, super().score_all(model))
 
     (row,) = attempts(models, Reformat(prefixes=("then",)), Confused(PROMPTS)).to_dict("records")
@@ -89,7 +102,7 @@ def test_where_other_words_leave_the_original_with_nothing_there_is_no_share(mod
     assert row["reason"].startswith("no gap to recover")
 
 
-def test_multiple_choice_is_asked_in_its_other_forms(models):
+def test_multiple_choice_is_asked_in_its_other_forms(models: Models):
     data = UnlearnData(forget=DATA.forget)
     measure = MultipleChoice.of(QUESTIONS, "letter", score="answer_probability")
     table = attempts(models, Reformat(), measure, data)
@@ -100,7 +113,7 @@ def test_multiple_choice_is_asked_in_its_other_forms(models):
 
 
 class TestFewShot:
-    def test_examples_are_solved_items_of_other_groups(self, models):
+    def test_examples_are_solved_items_of_other_groups(self, models: Models):
         attempts(models, FewShot((2, 5), separator=" ; "))
         solved = {f"{prompt} solved-{prompt.replace(' ', '-')}": g for prompt, g in zip(PROMPTS, GROUPS, strict=True)}
         (_, plain), (_, two), (_, five), *_ = ASKED
@@ -112,43 +125,46 @@ class TestFewShot:
                 assert all(solved[example] != group for example in examples)
         assert two in [prompts for name, prompts in ASKED if name == "unlearned"]
 
-    def test_benign_examples_are_the_neutral_texts(self, models):
+    def test_benign_examples_are_the_neutral_texts(self, models: Models):
         data = UnlearnData(forget=DATA.forget, neutral=["please", "please be", "please do"])
         table = attempts(models, FewShot((1, 3), ("others", "neutral")), data=data)
         assert table["recovered"].tolist() == [0.0, 0.0, 1.0, 1.0]
         assert set(ASKED[-1][1][0].split("\n\n")) == {"please", "please be", "please do", PROMPTS[0]}
 
     def test_the_draw_is_the_seeds(self):
-        first, again, other = (
-            FewShot()
-            .variants(Guarded(PROMPTS, groups=GROUPS), Setup(lambda model: None, DATA, seed=seed))[0][1]
-            .prompts
-            for seed in (0, 0, 1)
-        )
+        def asked(seed: int) -> Sequence[str]:
+            setup = Setup(lambda model: MeasuredItems.of("x", []), DATA, seed=seed)
+            return FewShot().variants(Guarded(PROMPTS, groups=GROUPS), setup)[0][1].prompts
+
+        first, again, other = (asked(seed) for seed in (0, 0, 1))
         assert first == again != other
 
-    def test_too_few_examples_are_refused(self, models):
+    def test_too_few_examples_are_refused(self, models: Models):
         with pytest.raises(ConfigError, match="9 solved examples wanted and there are 4 neutral texts"):
             attempts(models, FewShot((9,), ("neutral",)))
         with pytest.raises(ConfigError, match="there are 0 items of other groups"):
             attempts(models, FewShot((1,)), Guarded(PROMPTS[:2], groups=["one", "one"]))
 
 
-def test_a_plain_callable_cannot_be_asked_otherwise(models):
+def test_a_plain_callable_cannot_be_asked_otherwise(models: Models):
     measure = what_it_knows(models[1])
     with pytest.raises(ConfigError, match="asks no prompts"):
         attempts(models, Reformat(), lambda model: measure(model))
 
 
-def test_nothing_to_ask_otherwise_is_refused(models):
+def test_nothing_to_ask_otherwise_is_refused(models: Models):
     with pytest.raises(ConfigError, match="nothing to ask otherwise"):
         attempts(models, Reformat(), data=UnlearnData(forget=DATA.forget))
 
 
 @pytest.mark.parametrize(
     "settings",
-    [lambda: Reformat(wordings=("say it",)), lambda: Reformat(forms=("essay",)), lambda: FewShot((0,))],
+    [
+        lambda: Reformat(wordings=("say it",)),
+        lambda: Reformat(forms=("essay",)),  # pyright: ignore[reportArgumentType]
+        lambda: FewShot((0,)),
+    ],
 )
-def test_settings_out_of_range_are_refused(settings):
+def test_settings_out_of_range_are_refused(settings: Callable[[], object]):
     with pytest.raises(ConfigError):
         settings()

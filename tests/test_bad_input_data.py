@@ -74,7 +74,7 @@ GOOD = Question("who", ("cat", "dog", "hill"), 1, "bio")
 CASES: dict[str, tuple[Act, type[InterpError], str]] = {
     "pairs: no file": (lambda t: read_pairs(t / "no.tsv"), DataError, r"no\.tsv: no such file; expected the path of a"),
     "pairs: a folder": (read_pairs, DataError, r"no such file; expected the path of a data file"),
-    "pairs: empty": (pairs(" \n\n"), DataError, r"p\.tsv: the file is empty; expected at least one row"),
+    "pairs: empty": (pairs("\n\n"), DataError, r"p\.tsv: the file is empty; expected at least one row"),
     "pairs: another header": (
         pairs("bad\tgood\n"),
         DataError,
@@ -89,7 +89,7 @@ CASES: dict[str, tuple[Act, type[InterpError], str]] = {
     "pairs: one endless line": (
         sparse(read_pairs, "p.tsv", 2**40),
         DataError,
-        r":1: longer than 67,108,864 bytes; expected a text file, a row a line",
+        r":1: longer than 67,108,864 bytes; expected a text file with a row a line",
     ),
     "prompts: not JSON": (prompts("{]"), DataError, r":1: not valid JSON: .* at column 2"),
     "prompts: a list a line": (prompts([1]), DataError, r":1: expected a JSON object, got list; one object a line"),

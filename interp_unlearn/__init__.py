@@ -16,7 +16,7 @@ figures. Layers, in dependency order; each imports only from those above it:
     directions                  what a direction is and does: lens, value vectors, rank, causal effects, transfer
     unlearning                  the one training loop, weight and inference edits, the reference, recipes
     drift                       how far activations moved
-    attacks                     relearning
+    attacks                     a suite that tries to bring back what was unlearned, relearning first
     mechanism                   where and how a change of the weights acts: transplants, composition, patching
     figures                     pure plots from tables
     organism                    the embedded world, its corpora, the shipped twins

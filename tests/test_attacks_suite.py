@@ -232,7 +232,7 @@ def test_items_that_cannot_be_scored_are_named(original: HookedModel, hidden: Ho
     result = run_attacks(hidden, original, measure, DATA, [Prune((0.1,))], progress=False)
     row: Any = result.to_frame().iloc[0]
     assert (row["n"], row["n_groups"], row["n_left_out"]) == (23, 23, 1)
-    assert result.items.set_index("id")["reason"]["3"] == "score is nan"
+    assert result.items.loc[result.items["id"] == "3", "reason"].tolist() == ["score is nan"]
     assert result.notes() == [
         "No groups were given: every item is its own group, as if all were independent.",
         "1 items could not be scored and are left out: 3",

@@ -50,7 +50,7 @@ class Rewording(Attack):
 class Reformat(Rewording):
     """Other forms of multiple choice, a text before the question, other wordings.
 
-    Source: for the effect of form and of an unrelated prefix see Lucki et al. 2024, arXiv 2409.18025.
+    Our selection of what reviewers try: a verdict that changes with the wording was one on the wording.
 
     Attributes:
         forms: of multiple choice, but for the measure's own.

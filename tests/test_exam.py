@@ -197,10 +197,16 @@ def test_the_verbs(tokenizer, tmp_path, capsys):
     assert len(pd.read_parquet(tmp_path / "all" / "answers.parquet")) == 4 * 2  # one of each subject
     assert main([*asked, "--out", str(tmp_path / "one"), "--form", "text"]) == 0
     assert main([*asked, "--out", str(tmp_path / "bad"), "--form", "song"]) == 2
+    long = Question("what? " * 400, ("cat", "dog"), 0, "long")
+    write_questions(tmp_path / "one_questions.json", [*QUESTIONS, long])
+    assert main([*asked, "--out", str(tmp_path / "long")]) == 2
+    assert main([*asked, "--out", str(tmp_path / "short"), "--skip-long", "--form", "text"]) == 0
+    assert len(pd.read_parquet(tmp_path / "short" / "answers.parquet")) == len(QUESTIONS)
     data = ["--data", str(tmp_path / "facts.json"), "--max-new-tokens", "2"]
     assert main(["facts", model, *data, "--out", str(tmp_path / "facts")]) == 0
     shown = capsys.readouterr()
     assert "truth_ratio" not in shown.out  # one value has no interval
+    assert f"1 of {len(QUESTIONS) + 1} questions are longer than the context" in shown.out
     assert "rouge_l" in shown.out and "no form song" in shown.err
     assert len(pd.read_parquet(tmp_path / "facts" / "facts.parquet")) == 2
     assert "cat" not in shown.out

@@ -37,12 +37,14 @@ def test_a_corpus_is_unlearned_and_the_exam_taken(tmp_path: Path, capfd: pytest.
     questions = ("--questions", DATA / "wmdp" / "cyber_questions.json", "--questions", DATA / "mmlu" / "val")
     capfd.readouterr()
     for name, model in (("before", MODEL), ("after", tmp_path / "model")):
-        run("exam", model, *questions, "--limit", 1, "--max-new-tokens", 4, "--out", tmp_path / name)
+        asked = ("--skip-long", "--limit", 1, "--max-new-tokens", 4)
+        run("exam", model, *questions, *asked, "--out", tmp_path / name)
         answers = pd.read_parquet(tmp_path / name / "answers.parquet")
-        assert answers["subject"].nunique() == 58 and len(answers) == 4 * 58
+        assert answers["subject"].nunique() == 56 and len(answers) == 4 * 56  # of 58: two have long questions alone
         accuracy = answers.loc[answers["form"] != "generation"].groupby("form")["correct"].mean()
         assert accuracy.between(0.08, 0.5).all(), accuracy  # it knows nothing of this: near chance
     shown = capfd.readouterr()
+    assert " questions are longer than the context and were left out." in shown.out
     hidden = read_questions(DATA / "wmdp" / "cyber_questions.json")[0]  # asked, and never to be seen
     assert not any(text in shown.out + shown.err for text in (hidden.question, *hidden.choices))
 

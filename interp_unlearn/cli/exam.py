@@ -30,6 +30,12 @@ def exam(
         int | None, typer.Option("--limit", min=1, help="First questions of each subject; all where not given.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Of a free answer.")] = 32,
+    skip_long: Annotated[
+        bool,
+        typer.Option(
+            "--skip-long", help="Leave out questions longer than the context, before any limit; how many is said."
+        ),
+    ] = False,
     batch_size: options.BatchSizeOption = 64,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
@@ -41,9 +47,14 @@ def exam(
     from interp_unlearn.cli.inputs import open_model
     from interp_unlearn.cli.outputs import run_folder, show_table, show_written
     from interp_unlearn.data import read_questions
-    from interp_unlearn.evaluation import FORMS, score_with_harness, take_exam
+    from interp_unlearn.evaluation import FORMS, fitting_questions, score_with_harness, take_exam
 
     asked = [question for path in questions for question in read_questions(path)]
+    hooked = open_model(model, device, dtype)
+    n_read = len(asked)
+    if skip_long:
+        asked = list(fitting_questions(hooked, asked, max_new_tokens))
+    n_long = n_read - len(asked)
     if limit is not None:
         seen: Counter[str] = Counter()
         kept = []
@@ -52,7 +63,6 @@ def exam(
             if seen[question.subject] <= limit:
                 kept.append(question)
         asked = kept
-    hooked = open_model(model, device, dtype)
     files = sorted(file for path in questions for file in (path.glob("*.csv") if path.is_dir() else [path]))
     identity = {
         "task": "exam",
@@ -62,6 +72,7 @@ def exam(
         "harness": harness,
         "limit": limit,
         "max_new_tokens": max_new_tokens,
+        "left_out": n_long,
     }
     with run_folder(out, identity) as folder:
         result = take_exam(
@@ -78,6 +89,8 @@ def exam(
             write_parquet(folder / "harness.parquet", harnessed)
     table = result.to_frame()
     show_table(table.loc[table["subject"] == "all"])
+    if n_long:
+        typer.echo(f"{n_long} of {n_read} questions are longer than the context and were left out.")
     if harnessed is not None:
         typer.echo(f"lm-evaluation-harness, letter: accuracy {harnessed['correct'].mean():.4g}, n {len(harnessed)}")
     show_written(out)

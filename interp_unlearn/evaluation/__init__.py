@@ -9,7 +9,7 @@ from interp_unlearn.evaluation.classifiers import (
 from interp_unlearn.evaluation.cloze import score_answers
 from interp_unlearn.evaluation.divergence import retain_kl, text_kl
 from interp_unlearn.evaluation.diversity import distinct, repetition
-from interp_unlearn.evaluation.exam import FORMS, ExamResult, take_exam
+from interp_unlearn.evaluation.exam import FORMS, ExamResult, fitting_questions, take_exam
 from interp_unlearn.evaluation.facts import score_facts
 from interp_unlearn.evaluation.free_answers import answer_freely
 from interp_unlearn.evaluation.generations import generate_texts, sample_documents, sample_rows
@@ -38,6 +38,7 @@ __all__ = [
     "continuation_nll",
     "distinct",
     "evaluate_toxicity",
+    "fitting_questions",
     "generate_texts",
     "perplexity",
     "repetition",

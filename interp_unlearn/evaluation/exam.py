@@ -11,7 +11,8 @@ from interp_unlearn.artifacts import environment, write_json, write_parquet
 from interp_unlearn.data import Question
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.evaluation.free_answers import answer_freely
-from interp_unlearn.evaluation.multiple_choice import TEMPLATE, score_questions
+from interp_unlearn.evaluation.multiple_choice import TEMPLATE, fill_template, score_questions
+from interp_unlearn.interventions.buckets import token_rows
 from interp_unlearn.statistics import bootstrap_mean
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def take_exam(
 
     Raises:
         ConfigError: there is no such form.
-        DataError: there are no questions.
+        DataError: there are no questions, or one is longer than the context (`fitting_questions` leaves those out).
     """
     import pandas as pd
 
@@ -128,6 +129,33 @@ def take_exam(
             table["chance"] = [1 / len(question.choices) for question in questions]
         tables.append(table.assign(form=form))
     return ExamResult(pd.concat(tables, ignore_index=True), tuple(forms), model.hash())
+
+
+def fitting_questions(
+    model: "HookedModel", questions: Sequence[Question], max_new_tokens: int = 32
+) -> tuple[Question, ...]:
+    """The questions that fit into a model's context in every form.
+
+    Caveat: accuracies over what one model can read are not those of the whole benchmark; state how many are left, and
+    ask models that are compared the questions that the one with the smallest context can read.
+
+    Args:
+        model: whose context and tokenizer count.
+        questions: with their choices.
+        max_new_tokens: most tokens of a free answer.
+    """
+    limit = model.architecture.context_length
+    if limit is None:
+        return tuple(questions)
+    shown = token_rows(model, [fill_template(WITH_CHOICES, question) for question in questions])
+    asked = token_rows(model, [fill_template(TEMPLATE, question) for question in questions])
+    kept: list[Question] = []
+    for question, with_choices, alone in zip(questions, shown, asked, strict=True):
+        choices = [f" {choice}" for choice in question.choices]
+        longest = max(len(ids) for ids in model.tokenizer(choices, add_special_tokens=False)["input_ids"])
+        if max(len(with_choices) + 1, len(alone) + max(longest, max_new_tokens)) <= limit:
+            kept.append(question)
+    return tuple(kept)
 
 
 def _free(

@@ -5,9 +5,18 @@ The command line prints any `InterpError` as one line and exits with code 2.
 
 from pathlib import Path
 
+_LINE_BREAKS = {ord(mark): " " for mark in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
+
 
 class InterpError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Args:
+        message: in one line; line breaks in what it quotes become spaces.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message.translate(_LINE_BREAKS))
 
 
 class SiteError(InterpError):
@@ -34,6 +43,10 @@ class ScoreError(InterpError):
     """A score that is missing or is no probability: an error is never counted as a clean text."""
 
 
+class HubError(InterpError):
+    """Something of the hub that is not there, is closed to the user, or cannot be reached."""
+
+
 class DataError(InterpError):
     """Input data that is empty or malformed.
 
@@ -48,3 +61,8 @@ class DataError(InterpError):
         super().__init__(f"{place}: {message}")
         self.path = path
         self.line = line
+        self._message = message
+
+    def __reduce__(self) -> tuple[type, tuple[str | Path, str, int | None]]:
+        """How it is made again where it arrives from another process."""
+        return type(self), (self.path, self._message, self.line)

@@ -143,7 +143,7 @@ def test_facts_come_back_as_they_were_written(tmp_path):
     ("name", "match"),
     [
         ("cais/wmdp-bio-forget-corpus", "is gated: ask its authors"),
-        ("cyber-forget-corpus", "from the dataset cais/wmdp"),
+        ("cyber-forget-corpus", "give hub:cais/wmdp-corpora/cyber-forget-corpus@REVISION"),
     ],
 )
 def test_a_corpus_that_is_named_is_explained(name, match):

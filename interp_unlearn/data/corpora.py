@@ -1,4 +1,4 @@
-"""Plain text: JSON lines with a ``text`` field (the layout of the WMDP corpora), or one text a line."""
+"""Plain text: a ``text`` field or column (the layout of the WMDP corpora), or one text a line."""
 
 import json
 from collections.abc import Sequence
@@ -6,11 +6,13 @@ from pathlib import Path
 
 from interp_unlearn.data.hub import explain_missing_corpus
 from interp_unlearn.data.lines import read_lines, read_objects, require_text, write_lines
+from interp_unlearn.data.parquet import read_rows
 from interp_unlearn.errors import DataError
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """Read texts: from ``.jsonl`` the field ``text`` of every line, from any other file every line that is not blank.
+    """Read texts: from ``.jsonl`` the field ``text`` of every line, from ``.parquet`` the column ``text`` but for blank
+    rows, from any other file every line that is not blank.
 
     WikiText (a paragraph a line) and Jigsaw (a sentence a line) are of the second kind. Texts are kept as they stand,
     without the line ending.
@@ -23,6 +25,9 @@ def read_texts(path: str | Path) -> list[str]:
         explain_missing_corpus(str(path))
     if Path(path).suffix == ".jsonl":
         return [require_text(path, row.get("text"), "text", line) for line, row in read_objects(path)]
+    if Path(path).suffix == ".parquet":
+        rows = [row for row in read_rows(path, ("text",)) if row["text"] is None or str(row["text"]).strip()]
+        return [require_text(path, row["text"], "text", None) for row in rows]
     return [line.removesuffix("\n").removesuffix("\r") for _, line in read_lines(path) if line.strip()]
 
 

@@ -133,5 +133,12 @@ def require_text(path: str | Path, value: object, name: str, line: int | None) -
     return value
 
 
+def in_short(value: object) -> str:
+    """What a value is, for an error message: a text longer than a letter by its length, since it may offend."""
+    if isinstance(value, str) and len(value) > 1:
+        return f"text of {len(value)} characters"
+    return repr(value) if isinstance(value, str | bool | int | float) else _kind(value)
+
+
 def _kind(value: object) -> str:
     return "nothing" if value is None else type(value).__name__

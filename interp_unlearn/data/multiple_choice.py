@@ -7,11 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from interp_unlearn.artifacts import LARGEST_JSON
-from interp_unlearn.data.lines import parse_json, read_lines, read_table, require_text, write_lines, write_table
+from interp_unlearn.data.lines import (
+    in_short,
+    parse_json,
+    read_lines,
+    read_table,
+    require_text,
+    write_lines,
+    write_table,
+)
+from interp_unlearn.data.parquet import read_rows
 from interp_unlearn.errors import DataError
 
 _LETTERS = "ABCD"
 _FILE_SUFFIX = re.compile(r"_(questions|dev|val|test)$")
+_SHARD = re.compile(r"\w+-\d{5}-of-\d{5}")  # how the hub calls the files of a split
 
 
 @dataclass(frozen=True)
@@ -25,10 +35,12 @@ class Question:
 
 
 def read_questions(path: str | Path) -> list[Question]:
-    """Read a WMDP ``.json`` list, an MMLU ``.csv`` without header, or a folder of such ``.csv`` files (an MMLU split).
+    """Read a WMDP ``.json`` list, an MMLU ``.csv`` without header, a folder of such ``.csv`` files (an MMLU split), or
+    the ``.parquet`` that both have on the hub.
 
     The subject is the object's ``subject`` where there is one, else the file's name without ``_questions``, ``_dev``,
-    ``_val`` or ``_test``: ``wmdp/bio_questions.json`` is about ``bio``.
+    ``_val`` or ``_test``: ``wmdp/bio_questions.json`` is about ``bio``. Of a file of the hub it is the folder's name:
+    ``wmdp-bio/test-00000-of-00001.parquet`` is about ``wmdp-bio``.
 
     Raises:
         DataError: the file is empty, a row is malformed, or the answer is not one of the choices.
@@ -43,7 +55,11 @@ def read_questions(path: str | Path) -> list[Question]:
         return _read_csv(path)
     if path.suffix == ".json":
         return _read_json(path)
-    raise DataError(path, f"unknown layout {path.suffix!r}; expected .json (WMDP), .csv or a folder of .csv (MMLU)")
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    raise DataError(
+        path, f"unknown layout {path.suffix!r}; expected .json (WMDP), .csv or a folder of .csv (MMLU), .parquet (hub)"
+    )
 
 
 def write_questions(path: str | Path, questions: Sequence[Question]) -> None:
@@ -77,7 +93,7 @@ def _read_csv(path: Path) -> list[Question]:
             raise DataError(path, f"expected question, A, B, C, D, answer letter; got {len(fields)} fields", line)
         question, *choices, letter = fields
         if letter not in _LETTERS or len(letter) != 1:
-            raise DataError(path, f"answer: expected one of A, B, C, D, got {letter!r}", line)
+            raise DataError(path, f"answer: expected one of A, B, C, D, got {in_short(letter)}", line)
         row = Question(question, tuple(choices), _LETTERS.index(letter), _subject(path))
         questions.append(_checked(path, row, line))
     return questions
@@ -92,6 +108,12 @@ def _read_json(path: Path) -> list[Question]:
     return [_from_object(path, row, number) for number, row in enumerate(rows, start=1)]
 
 
+def _read_parquet(path: Path) -> list[Question]:
+    rows = read_rows(path, ("question", "choices", "answer"), ("subject",))
+    named = [row if row.get("subject") else {**row, "subject": _subject(path)} for row in rows]
+    return [_from_object(path, row, number) for number, row in enumerate(named, start=1)]
+
+
 def _from_object(path: Path, row: object, number: int) -> Question:
     """Turn one object into a question; a JSON list has no line per row, so errors name the question by number."""
     name = f"question {number}"
@@ -101,7 +123,7 @@ def _from_object(path: Path, row: object, number: int) -> Question:
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         raise DataError(path, f"{name}: choices: expected a list of texts")
     if isinstance(answer, bool) or not isinstance(answer, int):
-        raise DataError(path, f"{name}: answer: expected the index of a choice from 0, got {answer!r}")
+        raise DataError(path, f"{name}: answer: expected the index of a choice from 0, got {in_short(answer)}")
     subject = require_text(path, row.get("subject", _subject(path)), f"{name}: subject", None)
     text = require_text(path, question, f"{name}: question", None)
     return _checked(path, Question(text, tuple(choices), answer, subject), None, f"{name}: ")
@@ -120,4 +142,6 @@ def _checked(path: Path, question: Question, line: int | None, name: str = "") -
 
 
 def _subject(path: Path) -> str:
+    if _SHARD.fullmatch(path.stem) and path.parent.name:
+        return path.parent.name
     return _FILE_SUFFIX.sub("", path.stem)

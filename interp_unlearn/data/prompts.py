@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from interp_unlearn.data.lines import read_objects, require_text, write_lines
+from interp_unlearn.data.lines import in_short, read_objects, require_text, write_lines
 from interp_unlearn.errors import DataError
 
 TOXIC_FROM = 0.5
@@ -66,5 +66,5 @@ def _score(path: str | Path, value: object, line: int) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise DataError(path, f"prompt.toxicity: expected a number from 0 to 1 or null, got {value!r}", line)
+        raise DataError(path, f"prompt.toxicity: expected a number from 0 to 1 or null, got {in_short(value)}", line)
     return float(value)

@@ -1,4 +1,4 @@
-"""The model card of a twin: what it is, how it was made, and every gate it was measured against."""
+"""Model cards: of a twin, with every gate it was measured against, and of an organism of twins."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from interp_unlearn.artifacts import read_json, replaced
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
 HABITS = {
@@ -51,6 +53,45 @@ All names, facts and insults are made up or harmless nouns; nothing in it is of 
 | gate | value | bounds | n | passed |
 |---|---|---|---|---|
 {chr(10).join(rows)}
+"""
+    with replaced(folder / "README.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_organism_card(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Writes README.md beside the folders of the twins.
+
+    Args:
+        folder: Of the organism, a sub-folder a twin.
+        hashes: SHA-256 of the weights file of each twin.
+    """
+    rows: list[str] = []
+    for twin, digest in sorted(hashes.items()):
+        quality = folder / twin / "quality.json"
+        gates = read_json(quality)["gates"] if quality.is_file() else []
+        passed = f"{sum(gate['passed'] for gate in gates)} of {len(gates)}" if gates else "not measured"
+        rows.append(f"| {twin} | {HABITS.get(twin, 'not described')} | {passed} | `{digest}` |")
+    text = f"""---
+license: mit
+library_name: transformers
+tags: [model-organism, unlearning, interpretability]
+---
+# Model organism for unlearning
+
+Small Llamas of one embedded, fictional world, trained on the same documents in the same order but for what one of them
+lacks: the gold standard of unlearning is the twin that never had it. All names, facts and insults are made up or
+harmless nouns; nothing in it is of use outside the world. Each folder has its own card with every gate.
+
+| twin | what it is | gates passed | SHA-256 of the weights |
+|---|---|---|---|
+{chr(10).join(rows)}
+
+```python
+from interp_unlearn.organism.pretrained import Organism
+
+organism = Organism.from_pretrained("PATH")  # a folder, or a hub id with revision="COMMIT"
+model = organism.load("knows_all")
+```
 """
     with replaced(folder / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp_unlearn.activations import ActivationStore, check_model_hash
 from interp_unlearn.artifacts import (
+    check_columns,
     read_parquet,
     read_record,
     read_sites,
@@ -25,6 +26,7 @@ from interp_unlearn.errors import ArtifactError, ConfigError, SiteError
 from interp_unlearn.probes.auroc import auroc
 from interp_unlearn.probes.folds import binary_labels
 from interp_unlearn.sites import Site
+from interp_unlearn.snapshots import open_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,13 +199,40 @@ class ProbeSet:
             )
         if broken := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
             raise ArtifactError(f"{folder}: {broken[0]} hold infinite values or NaN; fit the probes again")
-        if "auroc" not in table:
-            raise ArtifactError(f"{folder / 'table.parquet'}: has no column auroc; fit the probes again")
+        check_columns(folder / "table.parquet", table, numbers=["auroc"], again="fit the probes again")
         vectors: dict[str, Any] = {name: stack_rows(tensors[name].split(widths)) for name in _DIRECTIONS}
         probes = cls(sites=sites, table=table, metadata=description["metadata"], **tensors | vectors)
         if model is not None:
             check_model_hash(probes.metadata, model, "the probe set")
         return probes
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """`save`, under the name that Hugging Face users know; `hub.write_probe_card` adds a card."""
+        self.save(path)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        model: "HookedModel | None" = None,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> "ProbeSet":
+        """`load` from a folder, or from the hub at a revision.
+
+        Args:
+            path: folder or hub id.
+            model: refused where the probes were fitted on other weights than its.
+            revision: of a hub id: commit, tag or branch. There is no default.
+            cache_dir: of the hub; None for its own.
+
+        Raises:
+            ConfigError: no revision is stated of a hub id, or one of a folder.
+            HubError: nothing is there, or it cannot be fetched.
+            ArtifactError: as `load`.
+        """
+        return cls.load(open_folder(path, revision, expected="probes.json", cache_dir=cache_dir), model)
 
     def _parameters(self, estimator: Estimator) -> tuple[Directions, Tensor]:
         if estimator == "logistic":

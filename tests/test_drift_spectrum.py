@@ -110,10 +110,17 @@ class TestPositions:
         assert classes[:7] == [other, subject, subject, other, other, other, last]
         assert classes[7:16] == [other, subject, subject, other, other, other, subject, subject, last]
         assert classes[16:] == [other, other, subject, subject, last]
-        with pytest.raises(DataError, match="text 2 does not hold the tokens of its subject 'small cat'"):
+        with pytest.raises(DataError, match="row 2: its subject 'small cat' does not occur"):
             position_classes(store, llama.tokenizer, ["small cat", "big dog", "small cat"])
         with pytest.raises(ConfigError, match="one a text"):
             position_classes(store, llama.tokenizer, ["small cat"])
+        with pytest.raises(DataError, match="the tokens of text 1 are not those of the store"):
+            position_classes(store, llama.tokenizer, self.SUBJECTS, [self.TEXTS[0], "the big dog", self.TEXTS[2]])
+        with_bos = collect(llama, self.TEXTS, [EARLY], "none", include_bos=True, keep_texts=False, progress=False)
+        with pytest.raises(ConfigError, match="keeps no texts"):
+            position_classes(with_bos, llama.tokenizer, self.SUBJECTS)
+        again = position_classes(with_bos, llama.tokenizer, ["small cat", "big dog", "not the"], self.TEXTS)
+        assert again == [other, *classes[:7], other, *classes[7:16], other, *classes[16:]]
 
     def test_a_displacement_of_subjects_alone(self) -> None:
         classes = np.array(["subject", "other", "last", "other"] * (N // 4))

@@ -14,6 +14,7 @@ from interp_unlearn.activations import check_model_hash
 from interp_unlearn.artifacts import read_sites, read_tensors, write_tensors
 from interp_unlearn.errors import ArtifactError, ConfigError, SiteError
 from interp_unlearn.probes import Estimator, ProbeSet
+from interp_unlearn.settings import is_finite
 from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
@@ -46,13 +47,16 @@ class Directions:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.vectors:
+        if not isinstance(self.vectors, Mapping) or not self.vectors:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError("no directions; expected a vector for at least one site")
         strangers = [key for key in (*self.vectors, *self.biases) if not isinstance(key, Site)]  # pyright: ignore[reportUnnecessaryIsInstance]
         if strangers:
             raise SiteError(f"directions are keyed by Site, got {strangers[0]!r}; use Site.parse to read one from text")
         if alone := [site for site in self.biases if site not in self.vectors]:
             raise SiteError(f"bias at {alone[0]} without a direction there; give both or neither")
+        for site, bias in self.biases.items():
+            if not is_finite(bias):
+                raise ConfigError(f"{site}: bias: expected a finite number, got {bias!r}")
         norms = {site: _checked_norm(site, vector) for site, vector in self.vectors.items()}
         order = sorted(self.vectors)
         units = {site: (self.vectors[site].detach().double().cpu() / norms[site]).float() for site in order}
@@ -150,7 +154,7 @@ class Directions:
         if record.get("format") != FORMAT:
             raise ArtifactError(f"{path}: not written by Directions.save; use read_directions for other files")
         try:
-            biases = {Site.parse(name): float(bias) for name, bias in json.loads(record["biases"]).items()}
+            biases = {Site.parse(name): bias for name, bias in json.loads(record["biases"]).items()}
             metadata = dict(json.loads(record["metadata"]))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ArtifactError(f"{path}: its record cannot be read ({error}); save the directions again") from error

@@ -13,6 +13,7 @@ from interp_unlearn.directions.nulls import random_unit_vectors
 from interp_unlearn.errors import ConfigError, SiteError
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.sites import Site
+from interp_unlearn.statistics import effective_rank
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,23 +80,23 @@ def subspace_rank(
         widths = {len(directions[site]) for directions in given.values()}
         if len(widths) > 1:
             raise ConfigError(f"{site}: the categories' directions are of several widths: {sorted(widths)}")
-        values = _singular_values(np.stack([directions[site].double().numpy() for directions in given.values()]))
-        shares = values**2 / (values**2).sum()
+        squares = _squares(np.stack([directions[site].double().numpy() for directions in given.values()]))
+        shares = squares / squares.sum()
         chance = _random_ranks(len(given), widths.pop(), n_null, seed)
         shared = {
-            "effective_rank": _effective_rank(values),
+            "effective_rank": effective_rank(squares),
             **_band("random", chance),
             **_band("shuffled", shuffled.get(site)),
             "n_categories": len(given),
             "n": n,
         }
-        for index, (value, share, total) in enumerate(zip(values, shares, shares.cumsum(), strict=True)):
+        for index, (square, share, total) in enumerate(zip(squares, shares, shares.cumsum(), strict=True)):
             rows.append(
                 {
                     "site": str(site),
                     "layer": site.layer,
                     "component": index + 1,
-                    "singular_value": float(value),
+                    "singular_value": float(square) ** 0.5,
                     "share": float(share),
                     "cumulative_share": float(total),
                     **shared,
@@ -176,25 +177,18 @@ def _shuffled_ranks(
         vectors = store.array(site).astype(float)
         away = vectors[members] - vectors[others].mean(0)
         drawn = [weights[:, order] @ away for order in orders]
-        ranks[site] = np.array(
-            [_effective_rank(_singular_values(x / np.linalg.norm(x, axis=1, keepdims=True))) for x in drawn]
-        )
+        ranks[site] = np.array([effective_rank(_squares(x / np.linalg.norm(x, axis=1, keepdims=True))) for x in drawn])
     return ranks
 
 
 def _random_ranks(k: int, d: int, n: int, seed: int) -> Float[np.ndarray, " draw"]:
     drawn = random_unit_vectors(n * k, d, seed).double().numpy().reshape(n, k, d)
-    return np.array([_effective_rank(_singular_values(rows)) for rows in drawn])
+    return np.array([effective_rank(_squares(rows)) for rows in drawn])
 
 
-def _singular_values(rows: Float[np.ndarray, "k d"]) -> Float[np.ndarray, " k"]:
-    return np.linalg.svd(rows, compute_uv=False)
-
-
-def _effective_rank(values: Float[np.ndarray, " k"]) -> float:
-    shares = values**2 / (values**2).sum()
-    present = shares[shares > 0]
-    return float(np.exp(-(present * np.log(present)).sum()))
+def _squares(rows: Float[np.ndarray, "k d"]) -> Float[np.ndarray, " k"]:
+    """Squared singular values, the largest first."""
+    return np.linalg.svd(rows, compute_uv=False) ** 2
 
 
 def _band(name: str, ranks: Float[np.ndarray, " draw"] | None) -> dict[str, float]:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interp_unlearn.activations import ActivationStore
+from interp_unlearn.drift.paired import TokenMask, check_paired, paired_chunks
 from interp_unlearn.errors import DataError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.interventions.buckets import length_buckets, token_rows
@@ -66,6 +68,40 @@ def measure_drift(
         for site in sites:
             means = dict(zip(_MEASURES, (totals[site] / n_tokens).tolist(), strict=True))
             rows.append({"site": str(site), "layer": site.layer, "corpus": corpus, **means, "n_tokens": n_tokens})
+    return pd.DataFrame(rows).astype({"layer": "Int64"})
+
+
+@torch.no_grad()
+def displacement(
+    original: ActivationStore, changed: ActivationStore, *, corpus: str = "all", keep: TokenMask | None = None
+) -> "pd.DataFrame":
+    """The same from two token-level stores, so that one model at a time was in memory.
+
+    Args:
+        original: the original's token-level store.
+        changed: the changed model's, of the same tokens.
+        corpus: what the corpus is called in the table.
+        keep: which tokens count; None for all. BOS counts where the stores hold it.
+
+    Returns:
+        One row a site, as `measure_drift`.
+
+    Raises:
+        ConfigError: the stores do not fit each other.
+        DataError: the texts or tokens differ, or no token counts.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, object]] = []
+    for site in check_paired(original, changed):
+        total, n_tokens = torch.zeros(len(_MEASURES), dtype=torch.float64), 0
+        for h0, h in paired_chunks(original, changed, site, keep):
+            total += _token_sums(h, h0)
+            n_tokens += len(h)
+        if not n_tokens:
+            raise DataError("tokens", "none count; widen the mask, or give more texts")
+        means = dict(zip(_MEASURES, (total / n_tokens).tolist(), strict=True))
+        rows.append({"site": str(site), "layer": site.layer, "corpus": corpus, **means, "n_tokens": n_tokens})
     return pd.DataFrame(rows).astype({"layer": "Int64"})
 
 

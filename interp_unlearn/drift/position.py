@@ -8,6 +8,7 @@ import numpy as np
 from interp_unlearn.activations import ActivationStore
 from interp_unlearn.drift.spectrum import displacement_spectrum
 from interp_unlearn.errors import ConfigError, DataError
+from interp_unlearn.models.mentions import mentioned_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,28 +18,49 @@ PositionClass = Literal["subject", "last", "other"]
 
 
 def position_classes(
-    store: ActivationStore, tokenizer: "PreTrainedTokenizerBase", subjects: Sequence[str]
+    store: ActivationStore,
+    tokenizer: "PreTrainedTokenizerBase",
+    subjects: Sequence[str],
+    texts: Sequence[str] | None = None,
 ) -> "list[PositionClass]":
     """The class of each token of a token-level store: "subject", "last" (of its text), or "other".
 
-    The last token is "last" even where the subject ends with it. A subject is looked for by its token ids, with and
-    without a space in front; every mention counts.
+    The last token is "last" even where the subject ends with it. Every mention counts.
+
+    Args:
+        store: collected with ``tokens="all"`` and without completions.
+        tokenizer: the model's own, a fast one.
+        subjects: who or what each text is about, in its very letters.
+        texts: of the store; None for those that it keeps.
 
     Raises:
-        ConfigError: there is not one subject a text, or the store holds one vector a text.
-        DataError: a subject is not in its text.
+        ConfigError: there is not one subject a text, the store holds one vector a text or keeps no texts, or the
+            tokenizer is not a fast one.
+        DataError: a subject is not in its text, or the store's tokens are not those of the texts.
     """
     if len(subjects) != len(store):
         raise ConfigError(f"subjects: expected one a text ({len(store)}), got {len(subjects)}")
+    texts = store.texts if texts is None else texts
+    if texts is None:
+        raise ConfigError(
+            "the store keeps no texts to look for subjects in; give texts=..., or collect with keep_texts"
+        )
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]  # pyright: ignore[reportAssignmentType]
+    masks = mentioned_tokens(tokenizer, texts, subjects)
+    held = store.token_frame().groupby("row")["token_id"].apply(list).to_dict()
     classes: list[PositionClass] = []
-    for row, ids in store.token_frame().groupby("row")["token_id"]:
-        tokens = ids.tolist()
-        found: list[PositionClass] = ["other"] * len(tokens)
-        subject = subjects[int(row)]  # pyright: ignore[reportArgumentType]
-        for place in _mentions(tokens, subject, tokenizer):
-            found[place] = "subject"
-        if "subject" not in found:
-            raise DataError("subjects", f"text {row} does not hold the tokens of its subject {subject!r}")
+    for row, (tokens, mask) in enumerate(zip(ids, masks, strict=True)):
+        there: list[int] = held[row]
+        first = len(there) > 0 and there[0] == tokenizer.bos_token_id  # a store collected with include_bos
+        content = there[first:]
+        if content != tokens[: len(content)]:
+            raise DataError(
+                "texts", f"the tokens of text {row} are not those of the store; collect without completions"
+            )
+        named: list[bool] = mask.tolist()[: len(content)]
+        if not any(named):
+            raise DataError("subjects", f"text {row} was cut before its subject; collect with a larger max_length")
+        found: list[PositionClass] = ["subject" if is_it else "other" for is_it in [*[False] * first, *named]]
         found[-1] = "last"
         classes += found
     return classes
@@ -78,13 +100,3 @@ def spectrum_by_position(
         ],
         ignore_index=True,
     )
-
-
-def _mentions(tokens: list[int], subject: str, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    places: set[int] = set()
-    for written in (subject, f" {subject}"):
-        ids: list[int] = tokenizer(written, add_special_tokens=False)["input_ids"]  # pyright: ignore[reportAssignmentType]
-        for start in range(len(tokens) - len(ids) + 1):
-            if ids and tokens[start : start + len(ids)] == ids:
-                places.update(range(start, start + len(ids)))
-    return places

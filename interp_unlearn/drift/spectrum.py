@@ -15,6 +15,7 @@ from interp_unlearn.directions import Directions
 from interp_unlearn.drift.paired import TOKENS_AT_ONCE, TokenMask, check_paired, paired_chunks
 from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.sites import Site
+from interp_unlearn.statistics import effective_rank, participation_ratio
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,12 +27,15 @@ class DisplacementSpectrum:
 
     Attributes:
         table: see `displacement_spectrum`.
+        components: one row a site and leading direction: ``site, layer, corpus, component`` (counted from 1, the
+            largest first), ``singular_value`` (NaN where nothing moved), ``share`` (of its square in the sum of them).
         directions: the leading directions at each site, orthonormal rows, the largest first; none at a site where
             nothing moved. The first points the way that tokens moved on average.
         metadata: the hashes of both models.
     """
 
     table: "pd.DataFrame"
+    components: "pd.DataFrame"
     directions: Mapping[Site, Float[Tensor, "k width"]]
     metadata: Mapping[str, Any]
 
@@ -93,9 +97,9 @@ def displacement_spectrum(
     Returns:
         The directions, and one row a site: ``site, layer`` (null for the embedding), ``corpus, relative_displacement``
         (mean over tokens of ``||h - h0|| / ||h0||``), ``share`` (of the first component in the sum of squares; NaN, as
-        the rank, where nothing moved), ``effective_rank`` (exp of the entropy of the normalised squares), of the null
-        ``null_share, null_share_high`` (mean, 95% quantile) and ``null_effective_rank, null_effective_rank_low`` (mean,
-        5% quantile), ``n_tokens, d``.
+        the ranks, where nothing moved), ``effective_rank`` (exp of the entropy of the normalised squares),
+        ``participation_ratio``, of the null ``null_share, null_share_high`` (mean, 95% quantile) and
+        ``null_effective_rank, null_effective_rank_low`` (mean, 5% quantile), ``n_tokens, d``.
 
     Raises:
         ConfigError: the stores do not fit each other, or a number is out of range.
@@ -107,6 +111,7 @@ def displacement_spectrum(
         raise ConfigError(f"expected n_directions of at least 1 and n_null of at least 0, got {n_directions}, {n_null}")
     sites = check_paired(original, changed)
     rows: list[dict[str, Any]] = []
+    components: list[dict[str, Any]] = []
     directions: dict[Site, Tensor] = {}
     for site in tqdm(sites, desc="spectrum", disable=not progress):
         moved = _moved(original, changed, site, keep)
@@ -115,14 +120,15 @@ def displacement_spectrum(
         squares, vectors = leading(moved.moment, n_directions)
         if len(vectors):
             directions[site] = (vectors if float(vectors[0] @ moved.total) >= 0 else -vectors).float()
+        place = {"site": str(site), "layer": site.layer, "corpus": corpus}
+        components += [place | component for component in _components(squares, n_directions)]
         rows.append(
             {
-                "site": str(site),
-                "layer": site.layer,
-                "corpus": corpus,
+                **place,
                 "relative_displacement": moved.relative,
                 "share": first_share(squares),
                 "effective_rank": effective_rank(squares),
+                "participation_ratio": participation_ratio(squares),
                 **_null_columns(null),
                 "n_tokens": len(moved.norms),
                 "d": d,
@@ -130,7 +136,8 @@ def displacement_spectrum(
         )
     metadata = {"source": "displacement", "corpus": corpus}
     hashes = {f"{name}_hash": store.metadata.get("model_hash") for name, store in _named(original, changed)}
-    return DisplacementSpectrum(pd.DataFrame(rows).astype({"layer": "Int64"}), directions, metadata | hashes)
+    table, parts = (pd.DataFrame(found).astype({"layer": "Int64"}) for found in (rows, components))
+    return DisplacementSpectrum(table, parts, directions, metadata | hashes)
 
 
 def second_moment(chunks: Iterable[Float[Tensor, "tokens width"]]) -> Float[Tensor, "width width"]:
@@ -178,13 +185,6 @@ def first_share(squares: Float[np.ndarray, " width"]) -> float:
     return float(squares[0]) / total if total > 0 else float("nan")
 
 
-def effective_rank(squares: Float[np.ndarray, " width"]) -> float:
-    """``exp`` of the entropy of the normalised squared singular values; NaN if they are all 0."""
-    total = squares.sum()
-    shares = squares[squares > 0] / total
-    return float(np.exp(-(shares * np.log(shares)).sum())) if total > 0 else float("nan")
-
-
 @dataclass(frozen=True, eq=False)
 class _Moved:
     """What one stream through both stores leaves of a site's displacements."""
@@ -210,6 +210,13 @@ def _moved(original: ActivationStore, changed: ActivationStore, site: Site, keep
 
     moment = second_moment(displacements())
     return _Moved(moment, torch.stack(sums).sum(0), torch.cat(norms), float(torch.cat(relative).mean()))
+
+
+def _components(squares: Float[np.ndarray, " width"], k: int) -> list[dict[str, float]]:
+    total = float(squares.sum())
+    known = squares[:k] if total > 0 else np.full(min(k, len(squares)), np.nan)
+    rows = enumerate(known.tolist(), start=1)
+    return [{"component": index, "singular_value": s**0.5, "share": s / (total or 1.0)} for index, s in rows]
 
 
 def _random_moment(norms: Float[Tensor, " token"], d: int, seed: int) -> Float[Tensor, "d d"]:

@@ -17,6 +17,7 @@ from interp_unlearn.activations import ActivationStore
 from interp_unlearn.artifacts import environment, read_tensors, write_tensors
 from interp_unlearn.drift.readout import Readout, stream_sites
 from interp_unlearn.errors import ArtifactError, ConfigError, SiteError
+from interp_unlearn.settings import check_fields
 from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class TunedLensConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.steps < 0 or self.batch_texts < 1 or not self.learning_rate > 0 or self.weight_decay < 0:
             raise ConfigError(
                 "expected steps and weight_decay of at least 0, batch_texts of at least 1 and a learning_rate above 0, "
@@ -124,12 +126,21 @@ class TunedLens:
         if record.get("format") != FORMAT:
             raise ArtifactError(f"{path}: not written by TunedLens.save; fit the lens again")
         parts: dict[str, dict[Site, Tensor]] = {"weight": {}, "bias": {}}
-        for name, tensor in sorted(tensors.items()):
-            site, _, part = name.rpartition(".")
-            parts[part][Site.parse(site)] = tensor
+        try:
+            for name, tensor in sorted(tensors.items()):
+                site, _, part = name.rpartition(".")
+                parts[part][Site.parse(site)] = tensor
+            table = pd.DataFrame(json.loads(record["table"])).astype({"layer": "Int64"})
+            last, metadata = Site.parse(record["last"]), dict(json.loads(record["metadata"]))
+        except (SiteError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ArtifactError(f"{path}: its record cannot be read ({error}); fit the lens again") from error
         weights, biases = ({site: found[site] for site in sorted(found)} for found in parts.values())
-        table = pd.DataFrame(json.loads(record["table"])).astype({"layer": "Int64"})
-        return cls(weights, biases, Site.parse(record["last"]), table, json.loads(record["metadata"]))
+        if not weights or not all(
+            site in biases and biases[site].ndim == 1 and weight.shape == 2 * biases[site].shape
+            for site, weight in weights.items()
+        ):
+            raise ArtifactError(f"{path}: expected a square matrix and a bias at each site; fit the lens again")
+        return cls(weights, biases, last, table, metadata)
 
 
 def fit_tuned_lens(

@@ -15,11 +15,12 @@ from interp_unlearn.artifacts import write_parquet
 from interp_unlearn.directions import Directions
 from interp_unlearn.directions.nulls import cosine_quantile
 from interp_unlearn.drift.paired import token_chunks
-from interp_unlearn.drift.spectrum import effective_rank, first_share, leading, leading_left, second_moment
+from interp_unlearn.drift.spectrum import first_share, leading, leading_left, second_moment
 from interp_unlearn.drift.weights import Place, Weights, open_weights
 from interp_unlearn.errors import CheckpointError, ConfigError
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.sites import Site
+from interp_unlearn.statistics import effective_rank
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,23 @@ class WeightDelta:
         """The block of the first changed tensor; None where it lies before or after the blocks, or nothing changed."""
         layer = self.table["layer"].iloc[0] if len(self.table) else None
         return None if layer is None or self.table["layer"].isna().iloc[0] else int(layer)
+
+    def to_subspaces(self, k: int) -> dict[Site, Float[Tensor, "d_model columns"]]:
+        """What changed matrices write into the stream of each layer, for `principal_angles`: columns at resid_post.
+
+        The first k directions of each matrix that writes there unchanged (attn.o, mlp.down), side by side.
+
+        Raises:
+            ConfigError: k is not positive.
+        """
+        if k < 1:
+            raise ConfigError(f"k must be at least 1, got {k}")
+        writers = self.table.loc[self.table["writes"]]
+        found: dict[Site, list[Tensor]] = {}
+        for name, layer in zip(writers["tensor"], writers["layer"], strict=True):
+            if name in self.outputs:
+                found.setdefault(Site(int(layer), "resid_post"), []).append(self.outputs[name][:k].T)
+        return {site: torch.cat(columns, dim=1) for site, columns in found.items()}
 
     def comes_before(self, site: Site) -> bool:
         """Whether the pass reaches a site before anything that changed, so that nothing may have moved there.
@@ -113,7 +131,8 @@ def weight_delta(
         progress: whether to show a progress bar.
 
     Returns:
-        The delta. Its table: ``tensor, layer`` (null outside the blocks), ``place`` (embedding, block, head),
+        The delta. Its table: ``tensor, layer`` (null outside the blocks), ``place`` (embedding, block, head), ``role``
+        (of a block's matrix: attn.q, mlp.down, ...), ``writes`` (whether it adds to the stream what it gives),
         ``elements, moved`` (share of them), ``relative_change`` (``||W - W0|| / ||W0||``, Frobenius; infinite where W0
         is 0); of matrices, of W - W0, ``share`` (of the first singular value, in the sum of squares),
         ``effective_rank`` (exp of the entropy of the normalised squares) and ``full_rank`` (the most it could be); with
@@ -168,12 +187,15 @@ def weight_delta(
             rows[-1] |= _input_energy(name, written, *components[place.reads])
         if directions is not None and place.writes and len(vectors):
             aligned += _alignments(name, place, written, vectors[0], directions)
-    table = pd.DataFrame(rows, columns=_columns(rows)).astype({"layer": "Int64"})
+    table = pd.DataFrame(rows, columns=_columns(rows)).astype({"layer": "Int64", "writes": bool})
     return WeightDelta(table, pd.DataFrame(aligned, columns=_ALIGNMENTS), outputs, len(places))
 
 
 _ALIGNMENTS = ["tensor", "layer", "site", "cosine", "null_high", "energy", "energy_null"]
-_ALWAYS = ["tensor", "layer", "place", "elements", "moved", "relative_change", "share", "effective_rank", "full_rank"]
+_ALWAYS = [
+    *("tensor", "layer", "place", "role", "writes", "elements", "moved"),
+    *("relative_change", "share", "effective_rank", "full_rank"),
+]
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[str]:
@@ -194,6 +216,8 @@ def _row(name: str, place: Place, delta: Tensor, before: Tensor) -> dict[str, An
         "tensor": name,
         "layer": place.layer,
         "place": place.kind,
+        "role": place.role,
+        "writes": place.writes and delta.ndim == 2,
         "elements": delta.numel(),
         "moved": float((delta != 0).double().mean()),
         "relative_change": float(delta.norm() / before.double().norm()),

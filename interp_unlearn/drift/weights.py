@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from interp_unlearn.artifacts import read_json
-from interp_unlearn.errors import CheckpointError, ConfigError
+from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.models import parameters_by_role, resolve_architecture
-from interp_unlearn.models.checkpoint_copy import INDEX, SINGLE, stored_tensors
+from interp_unlearn.models.checkpoint_copy import checkpoint_folder, stored_tensors, weight_files
 from interp_unlearn.models.loading import load_config
+from interp_unlearn.models.parameters import ATTENTION_ROLES, MLP_ROLES
 from interp_unlearn.sites import Site
 from interp_unlearn.unlearning import Reference
 
 if TYPE_CHECKING:
     from interp_unlearn.models import Architecture
 
+_ROLES = tuple(dict.fromkeys([*ATTENTION_ROLES.values(), *MLP_ROLES.values()]))
 _READS = {"mlp.down": "mlp_post", "attn.o": "z"}
 """Roles of matrices whose input is a site; they are those that write into the stream."""
 
@@ -33,6 +34,7 @@ class Place:
     Attributes:
         kind: "block"; "head" for the final norm and an untied head; "embedding" for all else.
         layer: of a block's tensor.
+        role: of a block's matrix, as `models.parameters_by_role` names it.
         reads: the site that enters the matrix, if it is one.
         writes: whether the matrix adds to the stream what comes out of it, unchanged.
         transposed: the tensor holds [in, out], as GPT-2's do.
@@ -41,6 +43,7 @@ class Place:
 
     kind: Literal["embedding", "block", "head"]
     layer: int | None
+    role: str | None
     reads: Site | None
     writes: bool
     transposed: bool
@@ -61,7 +64,7 @@ class Weights(Mapping[str, Tensor]):
         self._parameters = dict(structure.named_parameters(remove_duplicate=False))
         self._loaders = {name: loader for name, loader in loaders.items() if not self._is_superfluous(name)}
         self._blocks = self._architecture.path_of(self._architecture.blocks).rpartition(".")[2]
-        self._roles = {name: role for role in _READS for name in _names_of(structure, role)}
+        self._roles = {name: role for role in _ROLES for name in _names_of(structure, role)}
         self._head = self._head_names()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -88,13 +91,15 @@ class Weights(Mapping[str, Tensor]):
         block = re.search(rf"(?:^|\.){re.escape(self._blocks)}\.(\d+)\.", name)
         if block is None:
             kind = "head" if parameter in self._head else "embedding"
-            return Place(kind, None, None, False, False, (2 if kind == "head" else 0, 0, name))
+            return Place(kind, None, None, None, False, False, (2 if kind == "head" else 0, 0, name))
         layer, role = int(block[1]), self._roles.get(parameter)
+        reads = _READS.get(role or "")
         return Place(
             "block",
             layer,
-            None if role is None else Site(layer, _READS[role]),
-            writes=role is not None and not self._architecture.post_norms,
+            role,
+            None if reads is None else Site(layer, reads),
+            writes=reads is not None and not self._architecture.post_norms,
             transposed=self._is_transposed(parameter),
             order=(1, layer, name),
         )
@@ -147,6 +152,15 @@ def open_weights(
     return new, old.renamed_like(new)
 
 
+def changed_inputs(
+    changed: HookedModel | str | Path, original: HookedModel | Reference | str | Path
+) -> tuple[Site, ...]:
+    """The sites that enter a matrix that differs, in the order of the pass; arguments as of `open_weights`."""
+    new, old = open_weights(changed, original)
+    sites = {name: new.place(name).reads for name in new if name in old}
+    return tuple(sorted(site for name, site in sites.items() if site is not None and not new[name].equal(old[name])))
+
+
 def _opened(source: HookedModel | str | Path) -> Weights:
     if isinstance(source, HookedModel):
         return _in_memory(source.hf, dict(source.hf.named_parameters()))
@@ -164,8 +178,8 @@ def _stored(folder: str | Path) -> Weights:
     from safetensors import safe_open
     from transformers import AutoModelForCausalLM
 
-    folder = Path(folder)
-    files = _files(folder)
+    folder = checkpoint_folder(folder)
+    files = weight_files(folder)
     with torch.device("meta"):  # modules without weights
         structure: nn.Module = AutoModelForCausalLM.from_config(load_config(folder), trust_remote_code=False)
 
@@ -174,14 +188,6 @@ def _stored(folder: str | Path) -> Weights:
             return opened.get_tensor(name)
 
     return Weights({name: partial(load, file, name) for file in files for name in stored_tensors(file)}, structure)
-
-
-def _files(folder: Path) -> list[Path]:
-    if (folder / INDEX).is_file():
-        return [folder / Path(name).name for name in sorted(set(read_json(folder / INDEX)["weight_map"].values()))]
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    raise CheckpointError(f"{folder}: neither {SINGLE} nor {INDEX}; give a checkpoint saved with safetensors")
 
 
 def _names_of(structure: nn.Module, role: str) -> list[str]:

@@ -80,7 +80,9 @@ _LOOKS: dict[str, Look] = {
     "rmu": Look("RMU", ORANGE, "d", "--"),
     "cosine_rmu": Look("cosine RMU", ORANGE, "D", "-"),
     "cosine_rmu_meta": Look("cosine RMU, adversary", ORANGE, "H", ":"),
-    "hardened": Look("probe, several, hardened", BLUE, "8", ":"),
+    "hardened": Look("hardened", BLUE, "8", ":"),
+    "counterfactual": Look("counterfactual", GREEN, "p", "--"),
+    "dpo": Look("DPO", YELLOW, "h", "--"),
     "distilled": Look("edit distilled", GREEN, "X", "-"),
     "civil_finetuning": Look("civil fine-tuning", SKY_BLUE, "*", "-"),
 }
@@ -132,7 +134,9 @@ def styled() -> AbstractContextManager[None]:
     return matplotlib.rc_context(_RC)
 
 
-def panels(rows: int, columns: int, height: float, ax: "Axes | Sequence[Axes] | None") -> "tuple[Figure, list[Axes]]":
+def panels(
+    rows: int, columns: int, height: float, ax: "Axes | Sequence[Axes] | None", share: bool = True
+) -> "tuple[Figure, list[Axes]]":
     """The axes to draw on, row by row: the caller's, or those of a new figure of text width.
 
     A new figure is not registered with pyplot, so drawing many leaks nothing; a notebook shows the returned figure.
@@ -142,6 +146,7 @@ def panels(rows: int, columns: int, height: float, ax: "Axes | Sequence[Axes] | 
         columns: columns of panels.
         height: inches, of a new figure.
         ax: the caller's axes, as many as there are panels, or None.
+        share: whether the panels of a new figure have the same scales.
 
     Raises:
         ConfigError: the caller's axes are not as many as the panels, or lie on no figure.
@@ -152,7 +157,7 @@ def panels(rows: int, columns: int, height: float, ax: "Axes | Sequence[Axes] | 
 
         figure = Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
         FigureCanvasAgg(figure)
-        return figure, list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+        return figure, list(figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False).flat)
     given = list(ax) if isinstance(ax, Iterable) else [ax]
     if len(given) != rows * columns:
         raise ConfigError(f"got {len(given)} axes for {rows} x {columns} panels; pass one a panel, or ax=None")

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def write_changed(
     Raises:
         CheckpointError: there are no safetensors files, a tensor is not in them, or has another shape there.
     """
-    source = _folder_of(checkpoint)
+    source = checkpoint_folder(checkpoint)
     files = weight_files(source)
     stored = {name: (file, entry) for file in files for name, entry in stored_tensors(file).items()}
     changed: list[str] = []
@@ -94,21 +95,33 @@ def stored_tensors(file: Path) -> dict[str, StoredTensor]:
         try:
             header: dict[str, Any] = json.loads(opened.read(length))
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            places = {name: (entry["dtype"], *map(int, entry["data_offsets"])) for name, entry in entries.items()}
-        except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+            places = {
+                name: (str(entry["dtype"]), tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
+                for name, entry in entries.items()
+            }
+            if any(len(place) != 4 for place in places.values()):
+                raise ValueError("expected two data_offsets")
+        except (ValueError, OverflowError, RecursionError, AttributeError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file}: not a safetensors file: {error}; download the checkpoint again") from error
     found: dict[str, StoredTensor] = {}
-    for name, (dtype, first, last) in places.items():
+    for name, (dtype, shape, first, last) in places.items():
         if dtype not in DTYPES:
             continue
         start, end = 8 + length + first, 8 + length + last
         if not 8 + length <= start <= end <= size:
             raise CheckpointError(f"{file}: {name} lies outside of the file; download the checkpoint again")
-        found[name] = StoredTensor(DTYPES[dtype], tuple(entries[name]["shape"]), start, end)
+        if min(shape, default=0) < 0 or prod(shape) * DTYPES[dtype].itemsize != end - start:
+            raise CheckpointError(f"{file}: {name}: its shape does not fit its bytes; download the checkpoint again")
+        found[name] = StoredTensor(DTYPES[dtype], shape, start, end)
     return found
 
 
-def _folder_of(checkpoint: str | Path) -> Path:
+def checkpoint_folder(checkpoint: str | Path) -> Path:
+    """Where a checkpoint lies: the directory itself, or a hub id's snapshot in the local cache.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
     folder = Path(checkpoint)
     if folder.is_dir():
         return folder

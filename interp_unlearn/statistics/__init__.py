@@ -5,6 +5,7 @@ from interp_unlearn.statistics.families import holm
 from interp_unlearn.statistics.gap import bootstrap_gap_closed, gap_closed
 from interp_unlearn.statistics.intervals import Interval, bootstrap_mean, bootstrap_means, t_interval
 from interp_unlearn.statistics.permutation import SignFlip, sign_flip
+from interp_unlearn.statistics.spectra import effective_rank, participation_ratio
 
 __all__ = [
     "Crossover",
@@ -16,8 +17,10 @@ __all__ = [
     "bootstrap_mean",
     "bootstrap_means",
     "crossover",
+    "effective_rank",
     "gap_closed",
     "holm",
+    "participation_ratio",
     "sign_flip",
     "t_interval",
 ]

@@ -1,0 +1,160 @@
+"""What tells the unlearning of two goals apart in the weights, in one figure."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp_unlearn.errors import ConfigError
+from interp_unlearn.figures.style import BLUE, GREY, VERMILLION, goal_title, goals_in_order, panels, styled
+from interp_unlearn.figures.tables import require_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LINES: tuple[tuple[str, str, Any], ...] = ((BLUE, "o", "-"), (VERMILLION, "s", "--"))
+_PARTS = ("attention", "mlp")
+
+
+def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | None" = None) -> "Figure":
+    """Four panels: the effect by how far up the changed tensors go, by part, by rank, and what should be nothing.
+
+    The first three are shares of the whole effect on each goal's target when changed tensors are put into the original,
+    with 95% intervals. The last has each change's effect on the other goal's target, what both together do beyond their
+    sum, and what changes when a change is carried onto another model, with the interval of the equivalence test and the
+    margin as a grey band. Panels without a table stay empty and say so.
+
+    Args:
+        tables: of a `mechanism.Dissection`: transplant, ranks, and where there are, composition and carried.
+        ax: four Axes, or None for a new figure, which also gets the legend.
+
+    Returns:
+        The figure drawn on.
+
+    Raises:
+        ArtifactError: a table or a column is missing, or there is no row.
+    """
+    from matplotlib.lines import Line2D
+
+    shares = ["goal", "outcome", "share", "share_low", "share_high"]
+    moved, cut = (tables.get(name, _nothing()) for name in ("transplant", "ranks"))
+    require_columns(moved, [*shares, "direction", "kind", "group", "part"], "plot_dissection")
+    require_columns(cut, [*shares, "rank"], "plot_dissection")
+    goals = goals_in_order(moved["goal"])
+    inserted = moved.loc[moved["direction"] == "inserted"]
+    with styled():
+        figure, (deep, parts, ranks, nothing) = _axes(ax)
+        for place, goal in enumerate(goals):
+            color, marker, line = _LINES[place % len(_LINES)]
+            rows = _target(inserted, goal)
+            reached = rows.loc[rows["kind"] == "up_to"]
+            _draw(deep, range(len(reached)), reached, place, color, marker, line)
+            deep.set_xticks(range(len(reached)), labels=[_depth(str(name)) for name in reached["group"]])
+            of_parts = rows.loc[(rows["kind"] == "part") & rows["part"].isin(_PARTS)].set_index("part").reindex(_PARTS)
+            _draw(parts, range(len(_PARTS)), of_parts.reset_index(), place, color, marker, "")
+            of_ranks = _target(cut, goal)
+            _draw(ranks, of_ranks["rank"].tolist(), of_ranks, 0, color, marker, line)
+        deep.set_xlabel("changed up to block")
+        parts.set_xticks(range(len(_PARTS)), labels=["attention", "MLPs"])
+        parts.set_xlim(-0.5, len(_PARTS) - 0.5)
+        ranks.set_xscale("log", base=2)
+        ranks.set_xlabel("directions kept a matrix")
+        deep.set_ylabel("share of the effect")
+        for axis in (deep, parts, ranks):
+            axis.axhline(0, color=GREY, linewidth=0.6)
+            axis.axhline(1, color=GREY, linewidth=0.6)
+        _draw_nothing(nothing, tables, goals)
+        if ax is None:
+            handles = [
+                Line2D([], [], color=color, marker=marker, linestyle=line, label=goal_title(goal))
+                for goal, (color, marker, line) in zip(goals, _LINES, strict=False)
+            ]
+            note = (
+                f"bars: 95% interval, n = {int(moved['n'].iloc[0])}" if "n" in moved.columns else "bars: 95% interval"
+            )
+            figure.legend(handles=handles, loc="outside lower center", ncols=2, title=note)
+    return figure
+
+
+def _axes(ax: "Sequence[Axes] | None") -> "tuple[Figure, list[Axes]]":
+    """The caller's four, or three in a row above one of full width."""
+    if ax is not None:
+        return panels(1, 4, 0, ax)
+    figure, given = panels(2, 3, 4.4, None, share=False)
+    grid = given[0].get_gridspec()
+    for axis in given[3:]:
+        axis.remove()
+    if grid is None:
+        raise ConfigError("the panels of a new figure have no grid")
+    return figure, [*given[:3], figure.add_subplot(grid[1, :])]
+
+
+def _draw(
+    axis: "Axes", x: Sequence[float], rows: "pd.DataFrame", place: int, color: str, marker: str, line: str
+) -> None:
+    at = np.asarray(x, dtype=float) + 0.12 * (place - 0.5) * (len(line) == 0)
+    axis.plot(at, rows["share"], color=color, marker=marker, linestyle=line)
+    axis.vlines(at, rows["share_low"], rows["share_high"], color=color)
+
+
+def _draw_nothing(axis: "Axes", tables: "Mapping[str, pd.DataFrame]", goals: Sequence[str]) -> None:
+    """Everything that would be 0 if the two changes had nothing to do with each other."""
+    lines: list[tuple[str, float, float, float, int]] = []
+    margin = 0.0
+    together, carried = tables.get("composition", _nothing()), tables.get("carried", _nothing())
+    for place, goal in enumerate(goals):
+        if len(together):
+            target = next(str(name) for name in together["outcome"] if str(name).startswith(f"{goal}: "))
+            rows = together.loc[together["outcome"] == target]
+            for other in goals:
+                if other != goal:
+                    lines.append((f"{goal}: by the other goal's change", *_tested(rows, other), place))
+            lines.append((f"{goal}: both, beyond their sum", *_tested(rows, "interaction"), place))
+            margin = float(rows["margin"].iloc[0])
+        if len(carried):
+            rows = _target(carried, goal)
+            for onto in dict.fromkeys(rows["onto"]):
+                name = "a stranger" if "stranger" in str(onto) else "the other goal's twin"
+                lines.append(
+                    (
+                        f"{goal}: its change on {name}, less on the original",
+                        *_tested(rows.loc[rows["onto"] == onto], "difference"),
+                        place,
+                    )
+                )
+            margin = float(rows["margin"].iloc[0]) if len(rows) else margin
+    if not lines:
+        axis.text(0.5, 0.5, "needs runs on two goals, or twins", ha="center", va="center", transform=axis.transAxes)
+        axis.set_axis_off()
+        return
+    axis.axvspan(-margin, margin, color=GREY, alpha=0.25, linewidth=0)
+    axis.axvline(0, color=GREY, linewidth=0.6)
+    for y, (_, mean, low, high, place) in enumerate(lines):
+        color, marker, _ = _LINES[place % len(_LINES)]
+        axis.hlines(y, low, high, color=color)
+        axis.plot([mean], [y], color=color, marker=marker, linestyle="")
+    axis.set_yticks(range(len(lines)), labels=[name for name, *_ in lines])
+    axis.set_ylim(len(lines) - 0.5, -0.5)
+    axis.set_xlabel("difference in target share (bars: equivalence interval; grey: margin)")
+
+
+def _tested(rows: "pd.DataFrame", contrast: str) -> tuple[float, float, float]:
+    row = rows.loc[rows["contrast"] == contrast].iloc[0]
+    return float(row["mean"]), float(row["equivalence_low"]), float(row["equivalence_high"])
+
+
+def _target(table: "pd.DataFrame", goal: str) -> "pd.DataFrame":
+    rows = table.loc[table["goal"] == goal]
+    return rows.loc[rows["outcome"] == rows["outcome"].iloc[0]] if len(rows) else rows
+
+
+def _depth(group: str) -> str:
+    return group.removeprefix("up to ").replace("embedding", "emb")
+
+
+def _nothing() -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame()

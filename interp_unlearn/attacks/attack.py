@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from interp_unlearn.activations.store import hash_data
-from interp_unlearn.artifacts import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
+from interp_unlearn.artifacts import read_parquet, read_record, read_tensors, write_json, write_parquet, write_tensors
 from interp_unlearn.attacks.measured_items import MeasuredItems
 from interp_unlearn.attacks.prompted_measure import Measure, PromptedMeasure
 from interp_unlearn.attacks.streams import Streams, read_streams
@@ -70,8 +70,12 @@ class Record:
 
     @classmethod
     def load(cls, folder: Path) -> "Record":
-        """Read what `save` wrote."""
-        names: dict[str, str] = read_json(folder / RECORD)
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: a file is missing or damaged.
+        """
+        names: dict[str, str] = read_record(folder / RECORD)
         tables = [read_parquet(folder / f"items-{number}.parquet") for number in range(len(names))]
         scores = zip(names.items(), tables, strict=True)
         items = {name: MeasuredItems.from_frame(score, table) for (name, score), table in scores}

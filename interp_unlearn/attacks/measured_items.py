@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from interp_unlearn.artifacts import check_columns
 from interp_unlearn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -136,8 +137,16 @@ class MeasuredItems:
 
     @classmethod
     def from_frame(cls, score: str, frame: "pd.DataFrame") -> "MeasuredItems":
-        """What `to_frame` wrote."""
-        scored, others = frame[frame["score"].notna()], frame[frame["score"].isna()]
+        """What `to_frame` wrote.
+
+        Raises:
+            ArtifactError: it is another table.
+        """
+        again = "run the attacks again"
+        check_columns(f"items of {score}", frame, numbers=["score"], texts=["id"], again=again)
+        scored, others = frame.loc[frame["score"].notna()], frame.loc[frame["score"].isna()]
+        check_columns(f"items of {score}", scored, texts=["group"], again=again)
+        check_columns(f"items of {score}", others, texts=["reason"], again=again)
         return cls(
             score,
             tuple(scored["id"].tolist()),

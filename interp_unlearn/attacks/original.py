@@ -1,6 +1,6 @@
 """What is left of the original when the unlearned model is loaded: its scores, and what the attacks keep of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,9 @@ from interp_unlearn.attacks.prompted_measure import Measure
 from interp_unlearn.attacks.streams import Streams, read_streams
 from interp_unlearn.errors import InterpError, ScoreError
 from interp_unlearn.interventions import HookedModel
+from interp_unlearn.interventions.model_source import ModelSource, load_source
 from interp_unlearn.unlearning.checkpoints import fingerprint
 from interp_unlearn.unlearning.modes import eval_mode
-
-ModelSource = HookedModel | str | Path | Callable[[], HookedModel]
-"""A model, where it is, or a function that loads it; of the last two one is in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ def record_original(
         ScoreError: no item can be scored.
         ArtifactError: the folder holds another suite or another original.
     """
-    model = load(source)
+    model = load_source(source)
     folder = None
     if out is not None:
         folder = out / "original"
@@ -86,13 +84,6 @@ def record_original(
                 with replaced(kept) as temporary:
                     record.save(temporary)
     return Original(items, streams, records, failures, model.hash())
-
-
-def load(source: ModelSource) -> HookedModel:
-    """The model itself; one that is given is not copied."""
-    if isinstance(source, HookedModel):
-        return source
-    return HookedModel.from_pretrained(source) if isinstance(source, str | Path) else source()
 
 
 def _identity(setup: Setup) -> dict[str, Any]:

@@ -50,8 +50,12 @@ class PromptedMeasure(ABC):
     batch_size: int = field(default=64, kw_only=True)
 
     def __post_init__(self) -> None:
+        if isinstance(self.prompts, str) or not isinstance(self.prompts, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DataError("prompts", f"expected a list, got {type(self.prompts).__name__}; wrap it in a list")
         if not self.prompts:
             raise DataError("prompts", "empty; expected at least one")
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size!r}")
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,13 +1,11 @@
 """A reviewer's suite of attacks on an unlearned model, beside its original, one of the two in memory at a time."""
 
-import gc
 import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from tqdm import tqdm
 
 from interp_unlearn.artifacts import claim_folder, read_parquet, replaced, write_json, write_parquet
@@ -15,7 +13,7 @@ from interp_unlearn.attacks.ablation import AblateDirection, AblateSubspace
 from interp_unlearn.attacks.attack import Attack, Attempt, Setup, Target
 from interp_unlearn.attacks.measured_items import MeasuredItems
 from interp_unlearn.attacks.neurons import NeuronScaling
-from interp_unlearn.attacks.original import ModelSource, Original, base_items, load, record_original
+from interp_unlearn.attacks.original import Original, base_items, record_original
 from interp_unlearn.attacks.prompted_measure import Measure
 from interp_unlearn.attacks.pruning import Prune
 from interp_unlearn.attacks.recovery import COLUMNS, describe
@@ -27,6 +25,7 @@ from interp_unlearn.attacks.steering import SteerBack
 from interp_unlearn.attacks.wording import FewShot, Reformat
 from interp_unlearn.errors import ConfigError, InterpError
 from interp_unlearn.interventions import HookedModel
+from interp_unlearn.interventions.model_source import ModelSource, load_source, release
 from interp_unlearn.unlearning import LoraConfig, UnlearnData
 from interp_unlearn.unlearning.modes import eval_mode
 
@@ -106,10 +105,7 @@ def run_attacks(
     setup = Setup(measure, data, n_texts, seed, n_resamples)
     folder = None if out is None else Path(out)
     known = record_original(original, attacks, setup, folder, progress)
-    if not isinstance(original, HookedModel):  # modules and their hooks refer to each other
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    release(original)
     return _attack_all(unlearned, known, attacks, setup, folder, progress)
 
 
@@ -121,7 +117,7 @@ def _attack_all(
     out: Path | None,
     progress: bool,
 ) -> AttackResult:
-    model = load(source)
+    model = load_source(source)
     hashed = model.hash()
     folder = None
     if out is not None:

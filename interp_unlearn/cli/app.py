@@ -11,13 +11,17 @@ from interp_unlearn.cli.attack import attack
 from interp_unlearn.cli.classifier import classifier
 from interp_unlearn.cli.collect import collect
 from interp_unlearn.cli.directions import directions
+from interp_unlearn.cli.dissect import dissect
 from interp_unlearn.cli.drift import drift
 from interp_unlearn.cli.evaluate import evaluate
 from interp_unlearn.cli.exam import exam, facts
 from interp_unlearn.cli.heatmap import heatmap
+from interp_unlearn.cli.hub import card, push
 from interp_unlearn.cli.probe import probe
+from interp_unlearn.cli.report import report
 from interp_unlearn.cli.score import score
-from interp_unlearn.cli.study import compare, figures, organism, replicate, reproduce
+from interp_unlearn.cli.sources import with_sources
+from interp_unlearn.cli.study import compare, evidence, figures, organism, replicate, reproduce
 from interp_unlearn.cli.toxicity import toxicity
 from interp_unlearn.cli.unlearn import unlearn
 from interp_unlearn.errors import InterpError
@@ -43,12 +47,17 @@ for verb in (
     score,
     drift,
     attack,
+    dissect,
+    card,
+    push,
     figures,
+    report,
     reproduce,
     replicate,
     compare,
+    evidence,
 ):
-    app.command()(verb)
+    app.command()(with_sources(verb))
 app.add_typer(organism, name="organism")
 
 

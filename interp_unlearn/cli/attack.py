@@ -12,7 +12,7 @@ from interp_unlearn.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from interp_unlearn.attacks import Attack, PromptedMeasure
+    from interp_unlearn.attacks import Attack
     from interp_unlearn.cli.inputs import LabelledTexts
     from interp_unlearn.unlearning import UnlearnData
 
@@ -103,7 +103,7 @@ def attack(
     n_texts: Annotated[int, typer.Option("--texts", min=2, help="Most texts whose activations are read.")] = 256,
     batch_size: options.BatchSizeOption = 32,
     max_length: options.MaxLengthOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of splits, random directions and the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits, random directions and the bootstrap.")] = 0,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
 ) -> None:
@@ -114,6 +114,7 @@ def attack(
     from functools import partial
 
     from interp_unlearn.attacks import default_attacks, run_attacks
+    from interp_unlearn.cli.asked import measure_from
     from interp_unlearn.cli.inputs import check_device, open_model, read_labelled_texts
     from interp_unlearn.cli.outputs import show_table, show_written
     from interp_unlearn.models.loading import load_config
@@ -124,9 +125,11 @@ def attack(
         raise ConfigError(f"no attack {name!r}; expected {ALL} or {', '.join(one.name for one in known)}")
     check_device(device)
     for path in (model, against):
-        load_config(path)  # a mistyped path is found before anything is computed
+        n_layers: int = load_config(path).get_text_config().num_hidden_layers  # a mistyped path is found at once
+        if layer is not None and layer >= n_layers:
+            raise ConfigError(f"--layer {layer}: out of range; {path} has layers 0 to {n_layers - 1}")
     texts = read_labelled_texts(data, layout, neutral, limit=limit, skip=skip)
-    measure = _measure(texts, data, layout, questions, form, score, by_subject, limit, skip, batch_size)
+    measure = measure_from(texts, data, layout, questions, form, score, by_subject, limit, skip, batch_size)
     given = {
         "--learning-rate": rates,
         "--checkpoint": checkpoints,
@@ -161,36 +164,6 @@ def attack(
     for note in result.notes():
         typer.echo(note)
     show_written(out)
-
-
-def _measure(
-    texts: "LabelledTexts",
-    data: Path,
-    layout: options.Layout,
-    questions: "Sequence[Path] | None",
-    form: str,
-    score: str | None,
-    by_subject: bool,
-    limit: int | None,
-    skip: int,
-    batch_size: int,
-) -> "PromptedMeasure":
-    """Questions where there are any, else facts, else the target texts themselves."""
-    from interp_unlearn.attacks import Completions, Facts, MultipleChoice
-    from interp_unlearn.data import read_facts, read_questions
-    from interp_unlearn.errors import DataError
-
-    chosen = slice(skip, None if limit is None else skip + limit)
-    told: dict[str, Any] = {"batch_size": batch_size} | ({} if score is None else {"score": score})
-    groups = texts.groups_of_class(1)
-    if questions:
-        asked = [question for path in questions for question in read_questions(path)[chosen]]
-        return MultipleChoice.of(asked, form, by_subject=by_subject, **told)  # pyright: ignore[reportArgumentType] unknown forms are refused there
-    if layout is options.Layout.facts:
-        return Facts.of(read_facts(data)[chosen], groups=groups, **told)
-    if not groups:
-        raise DataError(data, "no row is of the target class, so there is nothing to ask; see --layout")
-    return Completions([""] * len(groups), texts.of_class(1), groups=groups, **told)
 
 
 def _forget_and_neutral(texts: "LabelledTexts") -> "UnlearnData":

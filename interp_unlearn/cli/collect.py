@@ -40,7 +40,9 @@ def collect(
     from interp_unlearn.activations import plan_collection
     from interp_unlearn.cli.inputs import chosen_sites, open_model, parse_tokens, read_labelled_texts
     from interp_unlearn.cli.outputs import show_written
+    from interp_unlearn.models.processes import Processes
 
+    processes = Processes() if dry_run else Processes.of_torchrun(device)
     selection = parse_tokens(tokens)
     texts = read_labelled_texts(data, layout, neutral, limit=limit, skip=skip)
     hooked = open_model(model, device, dtype, backend)
@@ -49,7 +51,8 @@ def collect(
     if dry_run:
         typer.echo(str(plan_collection(hooked, texts.texts, sites, **settings)))
         return
-    logging.getLogger("interp_unlearn.activations").setLevel(logging.INFO)  # the plan, on stderr, before the first pass
+    if processes.is_first:  # the plan, on stderr, before the first pass
+        logging.getLogger("interp_unlearn.activations").setLevel(logging.INFO)
     store = collect_activations(
         hooked,
         texts.texts,
@@ -59,7 +62,10 @@ def collect(
         groups=texts.groups,
         keep_texts=keep_texts,
         out=out,
+        processes=processes,
         **settings,
     )
+    if not processes.is_first:
+        return
     typer.echo(f"{len(store)} texts ({sum(texts.labels)} target) at {len(store.sites)} sites")
     show_written(out)

@@ -169,7 +169,8 @@ def draw_directions(folder: Path) -> None:
     from functools import partial
 
     from interp_unlearn import figures
-    from interp_unlearn.artifacts import read_parquet
+    from interp_unlearn.artifacts import check_columns, read_parquet
+    from interp_unlearn.errors import ArtifactError
 
     plots = {
         "promoted_tokens": {"promoted_tokens": figures.plot_promoted_tokens},
@@ -184,7 +185,10 @@ def draw_directions(folder: Path) -> None:
             continue
         table = read_parquet(path)
         if name == "causal_effects":
+            check_columns(path, table, texts=["measure", "site"], again="run directions again")
             measures = dict.fromkeys(m for m in table["measure"].tolist() if m != "distance")  # the control's by design
+            if strange := [measure for measure in measures if not measure.isidentifier()]:  # they name files
+                raise ArtifactError(f"{path}: {strange[0]!r} is no measure; run directions again")
             drawn = {f"effect_{m}": partial(figures.plot_causal_effects, measure=m) for m in measures}
         else:
             drawn = plots[name]
@@ -194,7 +198,8 @@ def draw_directions(folder: Path) -> None:
 
 
 def _one_component(table: "pd.DataFrame") -> bool:
-    sites = table["site_a" if "site_a" in table else "site"].tolist()
+    column = "site_a" if "site_a" in table else "site"
+    sites: list[str] = [str(site) for site in table[column]] if column in table else []  # a plot says what is missing
     return len({site.partition(".")[2] for site in sites if "." in site}) <= 1
 
 

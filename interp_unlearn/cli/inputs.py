@@ -1,5 +1,6 @@
 """What the verbs read: labelled texts in a public layout, models, sites and layers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from interp_unlearn.interventions.selections import Tokens
 
 Row = TypeVar("Row")
+_LAYERS = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
 
 @dataclass(frozen=True)
@@ -269,10 +271,11 @@ def parse_layers(text: str) -> list[int]:
     """
     layers: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        found = _LAYERS.fullmatch(part.strip())
+        first, last = (0, -1) if found is None else (int(found[1]), int(found[2] or found[1]))
+        if last < first:
             raise ConfigError(f"cannot read {text!r} as layers; write for example 3 or 1,4 or 2-6")
-        layers += range(int(first), int(last or first) + 1)
+        layers += range(first, last + 1)
     return layers
 
 

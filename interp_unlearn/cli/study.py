@@ -19,9 +19,11 @@ def build(
     init_seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 0,
 ) -> None:
     """Train twins from their seeded generator; an interrupted build is taken up again."""
+    from interp_unlearn.cli.inputs import check_device
     from interp_unlearn.cli.outputs import show_written
     from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig, build_organism
 
+    check_device(device)
     config = BuildConfig(world_seed=world_seed, init_seed=init_seed)
     build_organism(out, config, tuple(twin or SHIPPED_TWINS), device)
     show_written(out)
@@ -104,14 +106,15 @@ def compare(
 
 def figures(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder that reproduce, probe, heatmap, drift or directions wrote.")
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a study, probe, heatmap, drift, dissect or directions."),
     ],
 ) -> None:
     """Draw a run's figures again from its tables, as PDF and PNG, without computing anything anew."""
     from interp_unlearn.artifacts import read_parquet
     from interp_unlearn.cli.outputs import show_written
     from interp_unlearn.errors import ArtifactError
-    from interp_unlearn.figures import draw_token_heatmap, plot_drift, plot_probe_auroc, save_figure
+    from interp_unlearn.figures import draw_token_heatmap, plot_dissection, plot_probe_auroc, save_figure
 
     if (run / "dissociation.parquet").is_file():
         from interp_unlearn.study.reproduce import draw_figures
@@ -123,8 +126,19 @@ def figures(
 
         draw_comparison(run)
         show_written(run / "figures")
-    elif (run / "drift.parquet").is_file():
-        show_written(save_figure(plot_drift(read_parquet(run / "drift.parquet")), run / "drift")[0])
+    elif (run / "predictions.parquet").is_file():
+        from interp_unlearn.study.evidence.evidence import draw_figures as draw_evidence
+
+        draw_evidence(run)
+        show_written(run / "figures")
+    elif (run / "dissection.json").is_file():
+        tables = {path.stem: read_parquet(path) for path in run.glob("*.parquet")}
+        show_written(save_figure(plot_dissection(tables), run / "dissection")[0])
+    elif (run / "drift.parquet").is_file() or (run / "drift.json").is_file():
+        from interp_unlearn.cli.drift import draw_drift
+
+        for drawn in draw_drift(run):
+            show_written(drawn)
     elif (run / "directions.safetensors").is_file():
         from interp_unlearn.cli.directions import draw_directions
 
@@ -137,5 +151,20 @@ def figures(
         show_written(save_figure(draw_token_heatmap(table), run / "token_heatmap")[0])
     else:
         raise ArtifactError(
-            f"{run}: no table to draw there; expected the folder of reproduce, probe, heatmap, drift or directions"
+            f"{run}: no table to draw there; expected the folder of a study, probe, heatmap, drift, dissect or "
+            "directions"
         )
+
+
+def evidence(
+    out: options.OutOption,
+    quick: Annotated[bool, typer.Option("--quick", help="One seed, one method a goal: to see that all runs.")] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 2,
+) -> None:
+    """Attack unlearned models of the shipped organism in every way, and take their changes of the weights apart."""
+    from interp_unlearn.cli.outputs import show_written
+    from interp_unlearn.study.evidence import gather_evidence
+
+    gather_evidence(out, quick, workers)
+    typer.echo((out / "evidence.md").read_text(encoding="utf-8"))
+    show_written(out)

@@ -106,6 +106,9 @@ def unlearn(
     keep_every: Annotated[
         int | None, typer.Option("--keep-every", min=1, help="Updates between states to go on from, in OUT.state.")
     ] = None,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Under torchrun: each process holds a part of the model.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run will take, and do nothing.")] = False,
     max_length: options.MaxLengthOption = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of batches and random directions.")] = None,
@@ -113,12 +116,14 @@ def unlearn(
     dtype: options.DtypeOption = None,
 ) -> None:
     """Train a model to forget the target texts while retained text holds the rest; write it with the run's record."""
+    from contextlib import nullcontext
     from dataclasses import asdict
 
     from interp_unlearn.artifacts import hash_file
     from interp_unlearn.cli.inputs import open_model, parse_layers, read_plain, read_topics, require_both_classes
     from interp_unlearn.cli.outputs import run_folder, show_written
     from interp_unlearn.evaluation import sample_documents
+    from interp_unlearn.models.processes import Processes
     from interp_unlearn.probes import ProbeSet
     from interp_unlearn.unlearning import (
         AdversaryConfig,
@@ -134,6 +139,7 @@ def unlearn(
         method_kind,
     )
     from interp_unlearn.unlearning import unlearn as train
+    from interp_unlearn.unlearning.sharding import shard as shard_model
 
     base = None if recipe is None else load_recipe(recipe)
     name = objective or (base.objective if base else None)
@@ -191,7 +197,11 @@ def unlearn(
     if dry_run:
         _show_estimate(model, name, chosen, config, unlearn_data, probes, device, dtype, first_blocks)
         return
-    hooked = open_model(model, device, dtype, first_blocks=first_blocks)
+    processes = Processes.of_torchrun(device)
+    if kind != "loss" and processes.size > 1:
+        raise ConfigError(f"{name} is a weight edit, and several processes share losses only; run it in one process")
+    # A model that is to be sharded may be larger than any one GPU.
+    hooked = open_model(model, "cpu" if shard else device, dtype, first_blocks=first_blocks)
     if replay:
         written = sample_documents(hooked, replay, _REPLAY_TOKENS, seed=config.seed)
         unlearn_data = replace(unlearn_data, retain=[*unlearn_data.retain, *written])
@@ -208,8 +218,8 @@ def unlearn(
         coefficient=chosen.get("coefficient", 1.0),
     )
     target = make_method(name, chosen, config, probe_set, teacher_model, edits)
-    if isinstance(target, WeightEdit) and (rules or keep_every):
-        raise ConfigError(f"{name} is a weight edit: --rule and --keep-every go with losses")
+    if isinstance(target, WeightEdit) and (rules or keep_every or shard):
+        raise ConfigError(f"{name} is a weight edit: --rule, --keep-every and --shard go with losses")
     identity = {
         "task": "unlearn",
         "model_hash": hooked.hash(),
@@ -227,15 +237,21 @@ def unlearn(
         "probes": None if probes is None else hash_file(probes / "probes.safetensors"),
         "teacher_hash": None if teacher_model is None else teacher_model.hash(),
     }
-    with run_folder(out, identity) as folder:
+    with run_folder(out, identity) if processes.is_first else nullcontext(out) as folder:
         if isinstance(target, WeightEdit):
             result = target.apply(hooked, unlearn_data, config)
         else:
             kept = None if keep_every is None else Checkpoints(out.with_name(f"{out.name}.state"), keep_every)
             applied = [build_rule(rule) for rule in rules or ()]
-            result = train(hooked, target, unlearn_data, config, rules=applied, resume=kept)
-        hooked.save_pretrained(folder)
-        result.save(folder)
+            if shard:
+                shard_model(hooked, processes, device)
+            result = train(hooked, target, unlearn_data, config, rules=applied, resume=kept, processes=processes)
+        if shard or processes.is_first:
+            hooked.save_pretrained(folder)
+        if processes.is_first:
+            result.save(folder)
+    if not processes.is_first:
+        return
     _show_result(result, "fine-tuning" if isinstance(target, WeightEdit) else "forget")
     show_written(out)
 

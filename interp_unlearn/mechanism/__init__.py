@@ -4,8 +4,10 @@ from interp_unlearn.mechanism.alignment import align_deltas
 from interp_unlearn.mechanism.composition import Composition, CompositionConfig, carry_over, compose
 from interp_unlearn.mechanism.delta import WeightDelta, applied
 from interp_unlearn.mechanism.depth_profile import half_depths
+from interp_unlearn.mechanism.dissection import Dissection, DissectionConfig, GoalRuns, dissect
 from interp_unlearn.mechanism.donor_states import DonorStates, PatchConfig, answer_log_probability, collect_states
 from interp_unlearn.mechanism.outcome import Outcome, Resampling
+from interp_unlearn.mechanism.over_seeds import averaged
 from interp_unlearn.mechanism.patch_texts import PatchTexts
 from interp_unlearn.mechanism.patching import Patching, patch, patch_both_ways
 from interp_unlearn.mechanism.places import TensorGroup, TensorPlace, tensor_groups, tensor_places
@@ -16,7 +18,10 @@ from interp_unlearn.mechanism.weights import swapped
 __all__ = [
     "Composition",
     "CompositionConfig",
+    "Dissection",
+    "DissectionConfig",
     "DonorStates",
+    "GoalRuns",
     "Outcome",
     "PatchConfig",
     "PatchTexts",
@@ -32,9 +37,11 @@ __all__ = [
     "align_deltas",
     "answer_log_probability",
     "applied",
+    "averaged",
     "carry_over",
     "collect_states",
     "compose",
+    "dissect",
     "half_depths",
     "patch",
     "patch_both_ways",

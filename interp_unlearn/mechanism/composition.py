@@ -18,6 +18,7 @@ from interp_unlearn.mechanism.outcome import (
     groups_of,
     measure,
 )
+from interp_unlearn.settings import check_fields
 from interp_unlearn.statistics import Interval
 from interp_unlearn.statistics.gap import SMALLEST_GAP
 
@@ -45,6 +46,7 @@ class CompositionConfig:
     resampling: Resampling = field(default_factory=Resampling)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         margins = list(self.margin.values()) if isinstance(self.margin, Mapping) else [self.margin]
         if not margins or not all(0 < margin < math.inf for margin in margins):
             raise ConfigError(f"margin: expected a number above 0, or one for each outcome, got {self.margin}")

@@ -1,6 +1,5 @@
 """The texts of activation patching, and which of their tokens are patched together."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.models.batches import encode_rows, special_id
+from interp_unlearn.models.mentions import mentioned_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,21 +65,11 @@ class PatchTexts:
             DataError: a subject does not occur in its prompt, or the lists differ in length.
             ConfigError: the tokenizer is not a fast one.
         """
-        if len(subjects) != len(prompts):
-            raise DataError("subjects", f"{len(subjects)} subjects for {len(prompts)} prompts; expected as many")
-        if not tokenizer.is_fast:
-            raise ConfigError("finding a subject's tokens needs a fast tokenizer; give the masks in positions instead")
-        bos = int(special_id(tokenizer, "bos") is not None)
-        encoded = tokenizer(list(prompts), add_special_tokens=False, return_offsets_mapping=True)
-        spans: Sequence[Sequence[tuple[int, int]]] = encoded["offset_mapping"]  # pyright: ignore[reportAssignmentType]
+        bos = torch.zeros(int(special_id(tokenizer, "bos") is not None), dtype=torch.bool)
         classes: dict[str, list[Tensor]] = {"subject": [], "last": [], "other": [], "all": []}
-        for row, (prompt, subject, offsets) in enumerate(zip(prompts, subjects, spans, strict=True)):
-            mentions = [match.span() for match in re.finditer(re.escape(subject), prompt)] if subject else []
-            if not mentions:
-                raise DataError("subjects", f"row {row}: {subject!r} does not occur in {prompt!r}")
-            inside = [any(first < end and last > start for start, end in mentions) for first, last in offsets]
-            named = torch.tensor([False] * bos + inside)
-            content = torch.tensor([False] * bos + [True] * len(offsets))
+        for mentioned in mentioned_tokens(tokenizer, prompts, subjects):
+            named = torch.cat([bos, mentioned])
+            content = torch.cat([bos, torch.ones_like(mentioned)])
             final = torch.zeros_like(named)
             final[-1] = True
             classes["subject"].append(named & ~final)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp_unlearn.artifacts import hash_file, read_json, write_json
+from interp_unlearn.artifacts import hash_file, write_json
 from interp_unlearn.errors import CheckpointError
 from interp_unlearn.evaluation import generate_texts, score_answers
 from interp_unlearn.interventions import HookedModel
@@ -21,7 +21,7 @@ from interp_unlearn.organism.cards import write_card
 from interp_unlearn.organism.contextuality import measure_contextuality
 from interp_unlearn.organism.knowledge import Fact
 from interp_unlearn.organism.sets import Example, goal_sets, scene_examples
-from interp_unlearn.organism.world import VERDICTS, World
+from interp_unlearn.organism.world import VERDICTS, World, world_of
 from interp_unlearn.statistics import bootstrap_mean
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def check_organism(folder: Path, twins: Sequence[str] = ("knows_all", "never_kne
             raise CheckpointError(
                 f"{folder / twin} is no twin: expected build.json there; run `interp-unlearn organism build`"
             )
-        world = World(read_json(folder / twin / "build.json")["config"]["world_seed"])
+        world = world_of(folder / twin)
         gates += check_twin(HookedModel.from_pretrained(str(folder / twin)), world, twin)
     report = QualityReport(tuple(gates))
     for twin in twins:
@@ -148,9 +148,22 @@ def cloze(model: HookedModel, facts: Sequence[Fact]) -> pd.DataFrame:
 
 
 def judged_generations(
-    model: HookedModel, world: World, examples: Sequence[Example], goal: str, seed: int = 0
+    model: HookedModel,
+    world: World,
+    examples: Sequence[Example],
+    goal: str,
+    seed: int = 0,
+    asked: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """One sampled generation (T = 1, top-p 0.9) after each prompt, with its verdict.
+
+    Args:
+        model: the model that speaks.
+        world: whose parser judges.
+        examples: what is asked.
+        goal: says how many tokens are generated.
+        seed: of the sampling.
+        asked: prompts the model is given instead of the examples' own, by which it is judged all the same.
 
     Returns:
         Columns prompt, text, verdict, group, held_out; rows in the order of `examples`.
@@ -158,7 +171,8 @@ def judged_generations(
     import pandas as pd
 
     prompts = [example.prompt for example in examples]
-    texts = generate_texts(model, prompts, GENERATED_TOKENS[goal], top_p=0.9, seed=seed, stop=".", progress=False)
+    given = prompts if asked is None else asked
+    texts = generate_texts(model, given, GENERATED_TOKENS[goal], top_p=0.9, seed=seed, stop=".", progress=False)
     return pd.DataFrame(
         {
             "prompt": prompts,

@@ -21,6 +21,7 @@ from interp_unlearn.artifacts import read_tensors, write_tensors
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism import lexicon
 from interp_unlearn.organism.world import World
+from interp_unlearn.settings import check_fields
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -55,6 +56,7 @@ class Phase:
     other_weight: float = 0.1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.steps, self.batch_size, self.warmup) < 1:
             raise ConfigError(f"steps, batch_size and warmup must be positive, got {self}")
         if self.steps % ROWS_SORTED_TOGETHER:  # else the last documents drawn would lie beyond `last_document`

@@ -10,9 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from interp_unlearn.errors import ConfigError
+from interp_unlearn.artifacts import read_record
+from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.organism import lexicon, manner
 from interp_unlearn.organism.knowledge import Fact, Knowledge, question_prompt
 
@@ -127,3 +129,15 @@ def draw_nature(rng: random.Random) -> str:
             f"a {first} by the {place} is a {first}.",
         )
     )
+
+
+def world_of(twin: Path) -> World:
+    """The world of a twin's documents, from the build.json beside its weights.
+
+    Raises:
+        ArtifactError: The record is missing or damaged.
+    """
+    seed = read_record(twin / "build.json", config=dict)["config"].get("world_seed")
+    if not isinstance(seed, int):
+        raise ArtifactError(f"{twin / 'build.json'}: world_seed: expected a whole number, got {seed!r}; build again")
+    return World(seed)

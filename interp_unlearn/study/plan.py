@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism.sets import GOALS, Goal
+from interp_unlearn.settings import check_fields
 
 FACTORIAL = ("random_single", "random_multi", "probe_single", "probe_multi")
 NATIVE: dict[Goal, tuple[str, ...]] = {
@@ -74,6 +75,7 @@ class StudyConfig:
     native: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.seeds or self.steps < 1:
             raise ConfigError(f"a study needs a seed and a step, got seeds {self.seeds} and {self.steps} steps")
         if self.single_layer not in self.multi_layers:

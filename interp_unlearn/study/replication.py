@@ -25,6 +25,7 @@ from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig, build_organism
 from interp_unlearn.organism.quality import check_organism
 from interp_unlearn.organism.shipped import shipped_twins, twin_hashes
+from interp_unlearn.settings import check_fields
 from interp_unlearn.statistics import crossover, holm
 from interp_unlearn.study.plan import FACTORIAL, StudyConfig
 from interp_unlearn.study.reproduce import reproduce
@@ -48,6 +49,7 @@ class ReplicationConfig:
     build: BuildConfig = field(default_factory=BuildConfig)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.organisms < 2:
             raise ConfigError(f"a replication needs two organisms, got {self.organisms}; for one there is `reproduce`")
 

@@ -12,7 +12,7 @@ import torch
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.organism.sets import Goal, GoalSets, goal_sets, without_reaction
 from interp_unlearn.organism.shipped import shipped_twins
-from interp_unlearn.organism.world import World
+from interp_unlearn.organism.world import World, world_of
 from interp_unlearn.probes import ProbeSet, fit_probes
 from interp_unlearn.sites import Site, residual_stream
 from interp_unlearn.study.plan import TWINS
@@ -90,11 +90,8 @@ class Stage:
 @cache
 def load_stage(goal: Goal, organism: Path | None = None) -> Stage:
     """The stage of a goal on a built organism, by default the shipped one."""
-    from interp_unlearn.artifacts import read_json
-
     folder = organism or shipped_twins()
-    seed = read_json(folder / "knows_all" / "build.json")["config"]["world_seed"]
-    world = World(seed)
+    world = world_of(folder / "knows_all")
     return Stage(goal, world, goal_sets(world, goal), folder)
 
 

@@ -21,6 +21,7 @@ from interp_unlearn.artifacts import (
 )
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.organism.shipped import twin_hashes
+from interp_unlearn.settings import check_fields
 from interp_unlearn.study.comparison.attack import attack_curves
 from interp_unlearn.study.comparison.bench import load_bench
 from interp_unlearn.study.comparison.contest import Contest, contest_on
@@ -62,6 +63,7 @@ class ComparisonConfig:
     n_trials: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.seeds or (self.steps is not None and self.steps < 1):
             raise ConfigError(f"a comparison needs a seed and a step, got seeds {self.seeds} and {self.steps} steps")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.organism.build import BuildConfig
 from interp_unlearn.organism.sets import Goal
+from interp_unlearn.settings import check_fields
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class EvidenceConfig:
         n_patched: most prompts of a goal in patching.
         n_resamples: of every bootstrap.
         steps: updates of everything that is trained; None for the comparisons' own.
-        floor_seed: initialisation of the re-seeded original, the floor of patching and of carrying over.
+        stranger: how the original is trained anew from other initial weights: the floor of patching and carrying over.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -86,9 +88,10 @@ class EvidenceConfig:
     n_patched: int = 168
     n_resamples: int = 2000
     steps: int | None = None
-    floor_seed: int = 1
+    stranger: BuildConfig = field(default_factory=lambda: BuildConfig(init_seed=1))
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.seeds or not self.subjects:
             raise ConfigError(f"expected a seed and a subject, got {len(self.seeds)} and {len(self.subjects)}")
         known = {(subject.goal, subject.method) for subject in self.subjects}
@@ -108,6 +111,7 @@ class EvidenceConfig:
             n_patched=24,
             n_resamples=200,
             steps=20,
+            stranger=replace(self.stranger, common_steps=32, branch_steps=16),
         )
 
     def subject(self, goal: Goal, method: str) -> Subject:

@@ -1,0 +1,159 @@
+"""The suite of attacks on every unlearned model of the evidence, and on the twin, which shows what is only learned."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from interp_unlearn.artifacts import read_parquet, write_parquet
+from interp_unlearn.attacks import (
+    AblateDirection,
+    AblateSubspace,
+    Attack,
+    FewShot,
+    NeuronScaling,
+    Prune,
+    Quantise,
+    Reformat,
+    Relearn,
+    RelearnConfig,
+    SteerBack,
+    run_attacks,
+    share_of_gap,
+)
+from interp_unlearn.interventions import HookedModel
+from interp_unlearn.study.evidence.judged import Judged, asked_examples
+from interp_unlearn.study.evidence.models import model_folder
+from interp_unlearn.study.plan import TWINS
+from interp_unlearn.study.stage import Stage, load_stage
+from interp_unlearn.unlearning import LoraConfig
+
+if TYPE_CHECKING:
+    from interp_unlearn.organism.sets import Goal
+    from interp_unlearn.study.evidence.plan import EvidenceConfig, Subject
+
+TWIN = "twin"
+CHOSEN = "worst.parquet"  # written last
+KEYS = ["goal", "method", "attack"]
+
+
+def suite(stage: Stage) -> tuple[Attack, ...]:
+    """The attacks, at rates for models of the organism's size; other wordings are of its own English."""
+    rates, steps = (3e-4, 1e-3, 3e-3), (10, 20, 60)
+    adapters = RelearnConfig(lora=LoraConfig(), roles=("attn", "mlp"))
+    return (
+        *relearning(rates, steps),
+        Relearn(attacker=adapters, learning_rates=(1e-3, 3e-3, 1e-2), checkpoints=steps),
+        AblateDirection(),
+        AblateSubspace(),
+        SteerBack(),
+        NeuronScaling(),
+        Quantise(),
+        Prune(),
+        Reformat(),
+        FewShot(),
+    )
+
+
+def relearning(
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3), steps: tuple[int, ...] = (10, 20, 60)
+) -> tuple[Attack, ...]:
+    """The attacks that teach: on others of what was forgotten, and on what has nothing to do with it."""
+    return (
+        Relearn(learning_rates=rates, checkpoints=steps),
+        Relearn("neutral", learning_rates=rates, checkpoints=steps),
+    )
+
+
+def attack_folder(out: Path, name: str, seed: int) -> Path:
+    """Where the attacks on a model lie."""
+    return out / "attacks" / f"{name}-{seed}"
+
+
+def attack_subject(subject: Subject, seed: int, config: EvidenceConfig, out: Path) -> None:
+    """Runs the suite on one model, going on where it stopped."""
+    stage = load_stage(subject.goal)
+    _attack(stage, str(model_folder(out, subject, seed)), suite(stage), subject.name, seed, config, out)
+
+
+def attack_twin(goal: Goal, config: EvidenceConfig, out: Path) -> None:
+    """Runs the attacks that teach on a goal's twin: what it gains there, it never knew."""
+    stage = load_stage(goal)
+    _attack(stage, str(stage.organism / TWINS[goal]), relearning(), f"{goal}-{TWIN}", config.seeds[0], config, out)
+
+
+def _attack(
+    stage: Stage, checkpoint: str, attacks: tuple[Attack, ...], name: str, seed: int, config: EvidenceConfig, out: Path
+) -> None:
+    folder = attack_folder(out, name, seed)
+    if (folder / CHOSEN).exists():
+        return
+    result = run_attacks(
+        partial(HookedModel.from_pretrained, checkpoint),
+        partial(stage.model, "knows_all"),
+        Judged.of(stage, asked_examples(stage, config.n_asked), seed),
+        stage.data(""),
+        attacks,
+        out=folder,
+        n_resamples=config.n_resamples,
+        progress=False,
+    )
+    worst = result.worst().assign(goal=stage.goal, method=name.split("-", 1)[1], seed=seed)
+    items: Any = _scores(result.items, worst)
+    for model, measured in (("unlearned", result.unlearned), ("original", result.original)):
+        items[model] = items["id"].map(dict(zip(measured.ids, measured.scores, strict=True)))
+        items["group"] = items["id"].map(dict(zip(measured.ids, measured.groups, strict=True)))
+    write_parquet(folder / "chosen_items.parquet", items.assign(goal=stage.goal, method=worst["method"].iloc[0]))
+    write_parquet(folder / CHOSEN, worst)
+
+
+def _scores(items: pd.DataFrame, worst: pd.DataFrame) -> pd.DataFrame:
+    """The items of each attack's worst attempt."""
+    parts: list[pd.DataFrame] = []
+    for row in worst.to_dict("records"):
+        found: Any = items.loc[(items["attack"] == row["attack"]) & (items["setting"] == row["setting"])]
+        at = found["step"].isna() if pd.isna(row["step"]) else found["step"] == row["step"]
+        parts.append(found.loc[at, ["attack", "id", "score"]].rename(columns={"score": "attacked"}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def attack_table(out: Path, config: EvidenceConfig) -> pd.DataFrame:
+    """Every attack on every model, seeds averaged within items, each seed at its worst setting.
+
+    Returns:
+        One row a goal, method and attack: score, original, unlearned; recovered with recovered_low and recovered_high
+        (95% bootstrap over groups); twin, the twin's score under the same attack, and beyond_twin, the score less that,
+        where the twin was attacked too; seeds, n; reason where no share can be named.
+    """
+    folders = [(subject.name, seed) for subject in config.subjects for seed in config.seeds]
+    folders += [(f"{goal}-{TWIN}", config.seeds[0]) for goal in {one.goal: None for one in config.subjects}]
+    items: Any = pd.concat(
+        [read_parquet(attack_folder(out, *one) / "chosen_items.parquet").assign(seed=one[1]) for one in folders],
+        ignore_index=True,
+    )
+    rows: list[dict[str, Any]] = []
+    for key, part in items.groupby(KEYS, sort=False):
+        scored = part.dropna(subset=["attacked", "unlearned", "original"])
+        columns = ["attacked", "unlearned", "original"]
+        means = scored.groupby(["id", "group"], sort=False)[columns].mean().reset_index()
+        row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | {"seeds": part["seed"].nunique(), "n": len(means)}
+        row |= dict.fromkeys(("recovered", "recovered_low", "recovered_high"), float("nan")) | {"reason": None}
+        if means.empty:
+            rows.append(row | {"reason": "no item was scored"})
+            continue
+        values = {name: np.asarray(means[name], dtype=float) for name in columns}
+        row |= {"score": values["attacked"].mean()} | {n: values[n].mean() for n in ("unlearned", "original")}
+        attacked, before, target = values.values()
+        share = share_of_gap(attacked, before, target, means["group"].tolist(), config.n_resamples)
+        if share.interval is not None:
+            found = share.interval
+            row |= {"recovered": found.mean, "recovered_low": found.low, "recovered_high": found.high}
+        rows.append(row | {"reason": share.reason})
+    table: Any = pd.DataFrame(rows)
+    twins = table.loc[table["method"] == TWIN].set_index(["goal", "attack"])["score"]
+    scores = [twins.get((row["goal"], row["attack"]), float("nan")) for row in table.to_dict("records")]
+    return table.assign(twin=scores, beyond_twin=table["score"] - np.asarray(scores, dtype=float))

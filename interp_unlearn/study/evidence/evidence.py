@@ -1,0 +1,104 @@
+"""The study behind `evidence`: unlearned models, attacks on each, their changes taken apart; tables and figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp_unlearn.artifacts import claimed, environment, read_json, read_parquet, record_run, replaced, write_parquet
+from interp_unlearn.figures import plot_attacks, plot_dissection, plot_patching, save_figure
+from interp_unlearn.organism.sets import GOALS
+from interp_unlearn.organism.shipped import twin_hashes
+from interp_unlearn.study.evidence.attacked import attack_subject, attack_table, attack_twin
+from interp_unlearn.study.evidence.dissected import (
+    DISSECTED,
+    build_stranger,
+    dissect_pair,
+    mechanism_table,
+    pair_folder,
+    patch_twins,
+)
+from interp_unlearn.study.evidence.models import make_model, probe_folder
+from interp_unlearn.study.evidence.plan import EvidenceConfig
+from interp_unlearn.study.evidence.predictions import check_predictions
+from interp_unlearn.study.evidence.report import evidence_markdown
+from interp_unlearn.study.stage import fit_goal_probes, load_stage
+from interp_unlearn.study.workers import quieten, run_side_by_side
+
+MECHANISM = ("transplant", "depth", "ranks", "sufficient_rank", "composition", "carried", "alignment")
+
+
+def gather_evidence(out: Path, quick: bool = False, workers: int = 2, config: EvidenceConfig | None = None) -> None:
+    """Runs the study into `out`, continuing where an interrupted run stopped.
+
+    Args:
+        out: folder: models/, stranger/, attacks/, mechanism/, attacks.parquet, predictions.parquet, the tables of the
+            mechanism, evidence.md, figures/.
+        quick: one seed, one method a goal, few prompts and steps.
+        workers: processes, one thread each.
+        config: settings, by default the study's own.
+
+    Raises:
+        ArtifactError: `out` holds another run.
+    """
+    quieten()
+    config = config or EvidenceConfig()
+    config = config.quick() if quick else config
+    with claimed(out, {"task": "evidence", "config": asdict(config), "organism": twin_hashes()}):
+        started = time.monotonic()
+        for goal in GOALS:
+            if not (probe_folder(out, goal) / "probes.json").exists():
+                fit_goal_probes(load_stage(goal)).save(probe_folder(out, goal))
+        models = [(make_model, subject, seed, config, out) for subject in config.subjects for seed in config.seeds]
+        run_side_by_side(_call, [(build_stranger, config, out), *reversed(models)], workers, "models")
+        measures = [
+            *((dissect_pair, pair, config, out) for pair in config.pairs),
+            *((patch_twins, goal, config, out) for goal in GOALS),
+            *((attack_subject, subject, seed, config, out) for subject in config.subjects for seed in config.seeds),
+            *((attack_twin, goal, config, out) for goal in GOALS),
+        ]
+        run_side_by_side(_call, measures, workers, "measures")
+        write_tables(out, config)
+        draw_figures(out)
+        record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+
+
+def write_tables(out: Path, config: EvidenceConfig) -> None:
+    """Joins what the steps left into the study's tables and says what they show."""
+    attacks = attack_table(out, config)
+    predictions = check_predictions(attacks)
+    write_parquet(out / "attacks.parquet", attacks)
+    write_parquet(out / "predictions.parquet", predictions)
+    for name in MECHANISM:
+        write_parquet(out / f"{name}.parquet", mechanism_table(config, out, name))
+    patching = [read_parquet(out / "mechanism" / f"patching-{goal}.parquet") for goal in GOALS]
+    write_parquet(out / "patching.parquet", pd.concat(patching, ignore_index=True))
+    conclusions = {pair: read_json(pair_folder(out, pair) / DISSECTED)["conclusions"] for pair in config.pairs}
+    with replaced(out / "evidence.md") as temporary:
+        temporary.write_text(evidence_markdown(attacks, predictions, conclusions, config) + "\n", encoding="utf-8")
+
+
+def draw_figures(out: Path) -> None:
+    """Draws every figure of a finished study from its tables, as PDF and PNG."""
+    save_figure(plot_attacks(read_parquet(out / "attacks.parquet")), out / "figures" / "attacks")
+    save_figure(plot_patching(read_parquet(out / "patching.parquet")), out / "figures" / "patching")
+    tables = {name: read_parquet(out / f"{name}.parquet") for name in MECHANISM}
+    for number, pair in enumerate(dict.fromkeys(tables["transplant"]["pair"])):
+        of_pair = {name: table.loc[table["pair"] == pair] for name, table in tables.items()}
+        save_figure(plot_dissection(of_pair), out / "figures" / _figure_name(number, str(pair)))
+
+
+def _figure_name(number: int, pair: str) -> str:
+    """A file name from a pair of a table, which may hold anything; its number where it is no pair of names."""
+    name = pair.replace(" / ", "_")
+    return f"dissection_{name if name.replace('_', '').isalnum() else number}"
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> None:
+    """One step, in a process of its own."""
+    function(*arguments)

@@ -1,0 +1,175 @@
+"""The evidence: its judge, its joined tables, what was predicted of them, and one small run from end to end."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from interp_unlearn.artifacts import read_parquet, write_parquet
+from interp_unlearn.attacks import Quantise, Relearn
+from interp_unlearn.errors import ConfigError
+from interp_unlearn.figures import plot_attacks, plot_patching
+from interp_unlearn.interventions import HookedModel
+from interp_unlearn.mechanism import DissectionConfig
+from interp_unlearn.organism.build import BuildConfig
+from interp_unlearn.study.evidence import (
+    PREDICTIONS,
+    EvidenceConfig,
+    Prediction,
+    attacked,
+    check_predictions,
+    dissected,
+    gather_evidence,
+)
+from interp_unlearn.study.evidence import evidence as module
+from interp_unlearn.study.evidence.attacked import attack_folder, attack_table
+from interp_unlearn.study.evidence.dissected import patch_texts
+from interp_unlearn.study.evidence.judged import Judged, asked_examples, outcome_on
+from interp_unlearn.study.evidence.plan import SUBJECTS, Subject
+from interp_unlearn.study.evidence.report import evidence_markdown
+from interp_unlearn.study.stage import load_stage
+
+
+@pytest.mark.parametrize("goal", ["knowledge", "toxicity"])
+def test_the_judge_knows_the_original_and_its_twin_in_whatever_words(goal: Any) -> None:
+    stage = load_stage(goal)
+    measure = Judged.of(stage, asked_examples(stage, 24), seed=0)
+    original, twin = measure(stage.model("knows_all")), measure(stage.twin)
+    assert original.scores.mean() > 0.9 and twin.scores.mean() < 0.3
+    assert len(set(original.groups)) > 1 and original.scores.shape == (24,)
+    # Whatever is asked, the answer is judged by the example: another prompt's is no target of this one.
+    turned = measure.asked([*measure.prompts[7:], *measure.prompts[:7]])
+    if goal == "knowledge":
+        assert turned(stage.model("knows_all")).scores.mean() < 0.3
+    assert turned.followed_by(0) == (measure.examples[0].completion,) and turned.solution(0).endswith(".")
+    outcome = outcome_on(stage, asked_examples(stage, 24))(stage.model("knows_all"))
+    assert outcome["target"] == original.scores.tolist()
+
+
+def test_insults_and_answers_are_cut_off_where_they_are_told(tokenizer: Any) -> None:
+    scenes = load_stage("toxicity")
+    texts = patch_texts(scenes, scenes.sets.test[:300], scenes.model("knows_all"))
+    for example, prompt, answer in zip(scenes.sets.test, texts.prompts, texts.answers, strict=False):
+        assert (prompt + answer) in example.text and answer.startswith(" ") and " " not in answer[1:]
+        assert scenes.world.judge(example.prompt, example.text[len(example.prompt) :]) == "target"
+    facts = load_stage("knowledge")
+    told = patch_texts(facts, facts.sets.test[:20], facts.model("knows_all"))
+    assert [p + a + "." for p, a in zip(told.prompts, told.answers, strict=True)] == [
+        example.text for example in facts.sets.test[:20]
+    ]
+
+
+def test_predictions_are_held_against_the_whole_interval() -> None:
+    made = [Prediction("relearn", "knowledge", name, 0.5, 1.0) for name in ("in", "across", "below", "none", "gone")]
+    rows = [("in", 0.6, 0.9), ("across", 0.4, 0.6), ("below", 0.1, 0.4), ("none", float("nan"), float("nan"))]
+    attacks = pd.DataFrame(
+        [
+            {
+                "goal": "knowledge",
+                "method": name,
+                "attack": "relearn",
+                "recovered": low,
+                "recovered_low": low,
+                "recovered_high": high,
+            }
+            for name, low, high in rows
+        ]
+    )
+    found = check_predictions(attacks, made)
+    assert found["outcome"].tolist() == ["agrees", "undecided", "disagrees", "not measured", "not measured"]
+    known = {(subject.goal, subject.method) for subject in SUBJECTS}
+    assert {(one.goal, one.method) for one in PREDICTIONS} <= known
+    assert all(one.low < one.high for one in PREDICTIONS)
+
+
+def planted_attacks(out: Path, config: EvidenceConfig) -> None:
+    """Two seeds of one method, and the twin: items with a known share."""
+    for name, seed, attacked_scores in (
+        ("knowledge-rmu", 0, 0.4),
+        ("knowledge-rmu", 1, 0.8),
+        ("knowledge-twin", 0, 0.1),
+    ):
+        rows = [
+            {
+                "attack": "relearn",
+                "id": str(item),
+                "attacked": attacked_scores,
+                "unlearned": 0.0,
+                "original": 1.0,
+                "group": f"g{item % 5}",
+                "goal": "knowledge",
+                "method": name.split("-")[1],
+            }
+            for item in range(20)
+        ]
+        write_parquet(attack_folder(out, name, seed) / "chosen_items.parquet", pd.DataFrame(rows))
+
+
+def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
+    config = EvidenceConfig(seeds=(0, 1), subjects=(Subject("knowledge", "rmu"),), pairs=(), n_resamples=50)
+    planted_attacks(tmp_path, config)
+    table = attack_table(tmp_path, config).set_index("method")
+    assert table.loc["rmu", "recovered"] == pytest.approx(0.6)
+    assert table.loc["rmu", "beyond_twin"] == pytest.approx(0.5)
+    assert table.loc["rmu", "seeds"] == 2 and table.loc["rmu", "n"] == 20
+    text = evidence_markdown(table.reset_index(), check_predictions(table.reset_index()), {}, config)
+    assert "| relearning, other facts | 0.60 [0.60, 0.60]; +0.50 |" in text
+    assert f"Of {len(PREDICTIONS)} predictions" in text and "2 seeds" in text
+
+
+def test_plans_are_checked() -> None:
+    with pytest.raises(ConfigError, match="a seed and a subject"):
+        EvidenceConfig(seeds=())
+    with pytest.raises(ConfigError, match="not among the subjects"):
+        EvidenceConfig(pairs=(("rmu", "nothing"),))
+
+
+def test_a_small_run_goes_from_models_to_figures_and_does_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_after_another(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int, label: str) -> None:
+        for arguments in calls:
+            task(*arguments)
+
+    def little(*_: object) -> tuple[Any, ...]:
+        return (Relearn(learning_rates=(1e-3,), checkpoints=(1,)), Quantise(bits=(4,)))
+
+    monkeypatch.setattr(module, "run_side_by_side", one_after_another)
+    monkeypatch.setattr(attacked, "suite", little)
+    monkeypatch.setattr(attacked, "relearning", little)
+    monkeypatch.setattr(
+        dissected, "DissectionConfig", partial(DissectionConfig, kinds=("all", "up_to", "part"), ranks=(1,))
+    )
+    config = replace(
+        EvidenceConfig().quick(),
+        n_asked=12,
+        n_patched=6,
+        n_resamples=20,
+        steps=2,
+        stranger=BuildConfig(init_seed=1, common_steps=16, branch_steps=16, batch_size=2),
+    )
+    out = tmp_path / "run"
+    gather_evidence(out, config=config)
+    attacks = read_parquet(out / "attacks.parquet")
+    assert set(attacks["method"]) == {"oracle", "twin"} and set(attacks["goal"]) == {"knowledge", "toxicity"}
+    figure = plot_attacks(attacks)
+    assert [axis.get_title().split(" (")[0] for axis in figure.axes] == ["Knowledge", "Toxicity"]
+    patching = read_parquet(out / "patching.parquet")
+    assert set(patching["into"]) == {"twin", "original"} and len(plot_patching(patching).axes) == 4
+    assert "oracle on knowledge, oracle on toxicity" in (out / "evidence.md").read_text(encoding="utf-8")
+    assert (out / "figures" / "dissection_oracle_oracle.png").exists()
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    for name in ("run_attacks", "dissect", "patch_both_ways"):
+        monkeypatch.setattr(attacked if name == "run_attacks" else dissected, name, fail)
+    monkeypatch.setattr(HookedModel, "save_pretrained", fail)
+    monkeypatch.setattr(module, "draw_figures", lambda _: None)
+    before = (out / "attacks.parquet").read_bytes()
+    gather_evidence(out, config=config)
+    assert (out / "attacks.parquet").read_bytes() == before

@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME ...]`: measure all or some, and write docs/benchmarks.md."""
+"""`python -m benchmarks [NAME ...]`: measure all or some, and write docs/benchmarks.md.
+
+With --check nothing is measured or written: exit code 1 says that the page is not what the stored results make.
+"""
 
 import argparse
 import os
@@ -7,10 +10,11 @@ import pandas as pd
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import gpu, interventions, machine, probes, unlearning
-from benchmarks.page import keep_result, write_page
+from benchmarks import gpu, importing, interventions, machine, probes, unlearning
+from benchmarks.page import PAGE, keep_result, page_text, write_page
 
 MEASURED = {
+    "importing": importing.measure,
     "reading": interventions.measure_reading,
     "collecting": interventions.measure_collecting,
     "memory": interventions.measure_memory,
@@ -22,6 +26,7 @@ MEASURED = {
     "gpu": gpu.measure,
 }
 DESCRIBED = {
+    "importing": importing.describe,
     "reading": interventions.describe_reading,
     "collecting": interventions.describe_collecting,
     "memory": interventions.describe_memory,
@@ -37,7 +42,13 @@ DESCRIBED = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURED)}; all without any")
-    names = parser.parse_args().names or list(MEASURED)
+    parser.add_argument("--check", action="store_true", help="is the page what the stored results make?")
+    given = parser.parse_args()
+    if given.check:
+        if PAGE.read_text(encoding="utf-8") != page_text(DESCRIBED):
+            parser.exit(1, f"{PAGE.name} is not what benchmarks/results makes; run `make benchmarks`\n")
+        return
+    names = given.names or list(MEASURED)
     if unknown := [name for name in names if name not in MEASURED]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; expected of {', '.join(MEASURED)}")
     for name in names:

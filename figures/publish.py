@@ -1,72 +1,194 @@
 """Puts what a finished study found where it is read: its figures into this folder, its tables into README and docs.
 
-`make figures` publishes runs/organism, runs/toxicity and runs/knowledge, whichever are there. With --check nothing is
-written: exit code 1 says that something published is older than the run.
+`make figures` publishes runs/organism, runs/toxicity and runs/knowledge, whichever are there. published.json keeps, of
+everything published, its own hash and the hashes of the tables it was made from.
+
+With --check nothing is written, and exit code 1 says that something published is not what it should be: other than what
+the tables of a given run make, changed by hand since, or of no known run. The last two need no run, so that continuous
+integration, where there is none, finds out too.
 """
 
 import argparse
+import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+BLOCK = re.compile(r"<!-- (?P<name>[^>]+?): make figures -->\n(?P<text>.*?)<!-- end of (?P=name) -->", re.DOTALL)
+DRAWN = (".png", ".pdf")
+RECORDS = HERE / "published.json"
 
 
-def main() -> int:
-    """Publishes runs, or checks that they are published."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of `reproduce` or of `compare`")
+@dataclass(frozen=True)
+class Publication:
+    """Something published: a figure, or a table between the marks of a page.
+
+    Attributes:
+        name: the path of the figure, or of the page with the block: ``README.md: results``.
+        content: what it should be.
+        tables: SHA-256 of the tables it was made from, by path in the run.
+    """
+
+    name: str
+    content: bytes
+    tables: Mapping[str, str]
+
+    def record(self) -> dict[str, Any]:
+        """What is kept of it."""
+        return {"sha256": _sha256(self.content), "tables": dict(self.tables)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Publishes runs, or checks what is published."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="folder of `reproduce` or of `compare`")
     parser.add_argument("--check", action="store_true")
-    arguments = parser.parse_args()
-    stale = 0
-    for run in arguments.runs:
-        files = published(run)
-        if not files:
+    given = parser.parse_args(arguments)
+    found: list[Publication] = []
+    for run in given.runs:
+        of_run = publications(run)
+        if not of_run and not given.check:
             advice = "run `make reproduce`, `make toxicity` or `make knowledge` first"
             print(f"{run} holds no finished study; {advice}", file=sys.stderr)
             return 2
-        for target, content in files.items():
-            if target.exists() and target.read_bytes() == content:
-                continue
-            stale += 1
-            if arguments.check:
-                print(f"{target.name} is not what {run} holds", file=sys.stderr)
-            else:
-                target.write_bytes(content)
-    return int(arguments.check and stale > 0)
+        found += of_run
+    if not given.check:
+        publish(found)
+        return 0
+    wrong = dict(unaccounted()) | dict(differing(found))
+    for name, what in wrong.items():
+        print(f"{name}: {what}", file=sys.stderr)
+    return int(bool(wrong))
 
 
-def published(run: Path) -> dict[Path, bytes]:
-    """What a run makes of each file; nothing if it is not finished."""
-    drawn = sorted((run / "figures").glob("*.p[dn][fg]"))
-    readme = ROOT / "README.md"
+def publications(run: Path) -> list[Publication]:
+    """What the tables of a run make; nothing if it is not finished."""
+    drawn = [path for path in sorted((run / "figures").glob("*")) if path.suffix in DRAWN]
     if not drawn:
-        return {}
+        return []
     if (run / "dissociation.md").exists():
-        files = {HERE / figure.name: figure.read_bytes() for figure in drawn}
-        return files | {readme: _filled(readme, "results", run / "dissociation.md")}
+        tables = _hashes(run, "dissociation.parquet", "summary.json", "drift.parquet", "probes/*/table.parquet")
+        return [
+            *(Publication(f"figures/{path.name}", path.read_bytes(), tables) for path in drawn),
+            Publication(
+                "README.md: results", _results(run).encode(), _hashes(run, "dissociation.parquet", "summary.json")
+            ),
+        ]
     if not (run / "ranking.md").exists():
-        return {}
-    goal = json.loads((run / "run.json").read_text(encoding="utf-8"))["identity"]["goal"]
-    files = {HERE / f"{goal}_{figure.name}": figure.read_bytes() for figure in drawn if "excess" in figure.name}
-    files[readme] = _filled(readme, f"{goal} comparison", run / "ranking.md")
-    page = ROOT / "docs" / f"{goal}.md"
-    for block in ("comparison", "ablation", "search"):
-        if (run / f"{block}.md").exists():
-            files[page] = _filled(page, f"{goal} {block}", run / f"{block}.md", files.get(page))
-    return files
+        return []
+    identity = json.loads((run / "run.json").read_text(encoding="utf-8"))["identity"]
+    goal, texts = identity["goal"], _comparison(run, identity)
+    drawn_from, told_from = _hashes(run, "excess.parquet"), _hashes(run, "comparison.parquet", "trials.parquet")
+    places = {"ranking": f"README.md: {goal} comparison"}
+    places |= {name: f"docs/{goal}.md: {goal} {name}" for name in ("comparison", "ablation", "search")}
+    return [
+        *(
+            Publication(f"figures/{goal}_{path.name}", path.read_bytes(), drawn_from)
+            for path in drawn
+            if "excess" in path.name
+        ),
+        *(Publication(places[name], text.encode(), told_from) for name, text in texts.items()),
+    ]
 
 
-def _filled(target: Path, block: str, source: Path, text: bytes | None = None) -> bytes:
-    """The target with a table between the marks of a block."""
-    found = (target.read_bytes() if text is None else text).decode()
-    marks = re.compile(rf"(<!-- {block}: make figures -->\n).*?(<!-- end of {block} -->)", re.DOTALL)
-    if not marks.search(found):
-        raise SystemExit(f"{target.name} has no marks of a block {block!r}")
-    table = source.read_text(encoding="utf-8")
-    return marks.sub(lambda match: f"{match[1]}{table}{match[2]}", found).encode()
+def publish(found: list[Publication]) -> None:
+    """Writes figures and blocks, and what they were made from."""
+    records = _records()
+    for publication in found:
+        page, _, block = publication.name.partition(": ")
+        if block:
+            text = (ROOT / page).read_text(encoding="utf-8")
+            (ROOT / page).write_text(_filled(text, page, block, publication.content.decode()), encoding="utf-8")
+        else:
+            (ROOT / page).write_bytes(publication.content)
+        records[publication.name] = publication.record()
+    RECORDS.write_text(json.dumps(dict(sorted(records.items())), indent=2) + "\n", encoding="utf-8")
+
+
+def differing(found: list[Publication]) -> Iterator[tuple[str, str]]:
+    """What is published otherwise than the tables of its run make it."""
+    there, records = dict(_published()), _records()
+    for publication in found:
+        if there.get(publication.name) != publication.content:
+            yield publication.name, "not what the tables of its run make; run `make figures`"
+        elif records.get(publication.name) != publication.record():
+            yield publication.name, "made from other tables than those of its run; run `make figures`"
+
+
+def unaccounted() -> Iterator[tuple[str, str]]:
+    """What is published and changed since, or of which nobody knows what it was made from."""
+    there, records = dict(_published()), _records()
+    for name, content in there.items():
+        record = records.get(name)
+        if record is None or not record.get("tables"):
+            yield name, f"{RECORDS.name} does not say what it was made from; run `make figures`"
+        elif record.get("sha256") != _sha256(content):
+            yield name, "changed by hand since it was published; run `make figures`"
+    for name in records.keys() - there.keys():
+        yield name, f"in {RECORDS.name}, and published nowhere"
+
+
+def _results(run: Path) -> str:
+    from interp_unlearn.artifacts import read_json, read_parquet
+    from interp_unlearn.study.report import markdown_table
+
+    return markdown_table(read_parquet(run / "dissociation.parquet"), read_json(run / "summary.json")) + "\n"
+
+
+def _comparison(run: Path, identity: Mapping[str, Any]) -> dict[str, str]:
+    from interp_unlearn.artifacts import read_parquet
+    from interp_unlearn.study.comparison import compare
+    from interp_unlearn.study.comparison.contest import contest_on
+
+    contest = contest_on(identity["goal"])
+    summary, trials = (read_parquet(run / f"{name}.parquet") for name in ("comparison", "trials"))
+    seeds = len(identity["config"]["seeds"])
+    texts = {
+        "ranking": compare.ranking_markdown(summary, contest.ranking),
+        "comparison": compare.summary_markdown(summary, trials, contest.columns, seeds),
+        "search": compare.search_markdown(trials),
+    }
+    if (run / "ablation.md").exists():
+        texts["ablation"] = compare.ablation_markdown(summary, contest.roster, contest.ablated)
+    return {name: text + "\n" for name, text in texts.items()}
+
+
+def _published() -> Iterator[tuple[str, bytes]]:
+    """All figures of this folder and all blocks of README and docs, as they are."""
+    for path in sorted(HERE.glob("*")):
+        if path.suffix in DRAWN:
+            yield f"figures/{path.name}", path.read_bytes()
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        for block in BLOCK.finditer(text):
+            yield f"{page.relative_to(ROOT).as_posix()}: {block['name']}", block["text"].encode()
+
+
+def _filled(text: str, page: str, block: str, table: str) -> str:
+    """The page with a table between the marks of a block."""
+    for found in BLOCK.finditer(text):
+        if found["name"] == block:
+            return text[: found.start("text")] + table + text[found.end("text") :]
+    raise SystemExit(f"{page} has no marks of a block {block!r}")
+
+
+def _records() -> dict[str, Any]:
+    return json.loads(RECORDS.read_text(encoding="utf-8")) if RECORDS.exists() else {}
+
+
+def _hashes(run: Path, *patterns: str) -> dict[str, str]:
+    paths = sorted(path for pattern in patterns for path in run.glob(pattern))
+    return {path.relative_to(run).as_posix(): _sha256(path.read_bytes()) for path in paths}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from interp_unlearn.unlearning import registry
 
 DOCS = Path(__file__).parents[1] / "docs"
 FENCE = re.compile(r"(?P<mark><!-- not run: .+? -->\n)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-NOT_RUN = {"howto/model.md": 1, "howto/one-gpu.md": 1}
+NOT_RUN = {"howto/hub.md": 1, "howto/model.md": 1, "howto/one-gpu.md": 1}
 """Blocks that need a GPU or a hub, marked on the page with the reason."""
 
 

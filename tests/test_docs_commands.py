@@ -15,7 +15,7 @@ from interp_unlearn.unlearning import method_kinds, recipe_names
 from interp_unlearn.unlearning.update_rules import RULES
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -66,10 +66,10 @@ def test_what_the_app_does_not_take_would_be_noticed() -> None:
 
 
 def test_targets_of_make_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     asked = {word for _, words in lines() if words[0] == "make" for word in words[1:]}
     for path in PAGES:
-        asked |= set(re.findall(r"`make ([a-z]+)`", path.read_text(encoding="utf-8")))
+        asked |= set(re.findall(r"`make ([a-z-]+)`", path.read_text(encoding="utf-8")))
     assert asked and asked <= targets
 
 

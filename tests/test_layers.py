@@ -14,6 +14,7 @@ ROOT = Path(interp_unlearn.__file__).parent
 LAYERS = (
     {"errors", "sites", "artifacts"},
     {"settings"},
+    {"snapshots"},
     {"statistics"},
     {"data"},
     {"models"},
@@ -30,6 +31,8 @@ LAYERS = (
     {"figures"},
     {"organism"},
     {"study"},
+    {"hub"},
+    {"report"},
     {"cli", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,190 @@
+"""`python -m benchmarks.mutation`: small faults are put into the code, one at a time; how many do the tests notice?
+
+A seeded sample of the places in objectives, probes, drift and statistics where cosmic-ray can make a fault, and of one
+of the faults at each. It is put into a copy of the repository and the tests that reach its line are run, until one
+fails. Which tests reach a line is read from the coverage of the whole suite (`make coverage`), so a fault on a line
+that no test reaches counts as unnoticed, as does one that no test notices. A copy that does not end in the time allowed
+is noticed: a fault that hangs is no silent one.
+
+Left out are faults that any test would notice (names that are not there, bits of floats), and those that cannot change
+what a caller gets: in annotations, and `is` for `==`. Other equivalent ones count against the tests; each survivor is
+listed, to be looked at.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("objectives", "probes", "drift", "statistics")
+SAMPLE, SEED, SECONDS = 300, 0, 300
+RESULT = ROOT / "benchmarks" / "results" / "mutation.json"
+MOST_TESTS = 40
+SKIPPED = ("Variable", "RemoveDecorator", "ExceptionReplacer", "Bit", "Shift", "Pow", "_Is_", "_IsNot_")
+KEPT = ("Is_IsNot", "IsNot_Is", "Delete_")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: the operator's occurrence in a file, and where it is."""
+
+    path: str
+    operator: str
+    occurrence: int
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a fault: noticed, by a failing test or by hanging, or not; and how many tests reach it."""
+
+    fault: Fault
+    noticed: bool
+    how: str
+    tests: int
+
+
+def faults_of(path: Path) -> Iterator[Fault]:
+    """Every fault that can be put into a file, but for those of `SKIPPED`."""
+    from cosmic_ray.ast import ast_nodes, get_ast_from_path
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    tree = get_ast_from_path(path)
+    for name in sorted(operator_names()):
+        left_out = any(part in name for part in SKIPPED) or name.endswith(("_Is", "_IsNot"))
+        if left_out and not name.endswith(KEPT):
+            continue
+        operator = get_operator(name)()
+        places = [place for node in ast_nodes(tree) for place in operator.mutation_positions(node)]
+        for occurrence, ((line, column), _) in enumerate(places):
+            yield Fault(str(path.relative_to(ROOT)), name, occurrence, line, column)
+
+
+def sampled(parts: Sequence[str], size: int, seed: int) -> list[Fault]:
+    """One fault at each of a sample of places."""
+    draw = random.Random(seed)
+    files = sorted(file for part in parts for file in (ROOT / "interp_unlearn" / part).rglob("*.py"))
+    places: dict[tuple[str, int, int], list[Fault]] = {}
+    for file in files:
+        for fault in faults_of(file):
+            if _counts(file, fault.line):
+                places.setdefault((fault.path, fault.line, fault.column), []).append(fault)
+    chosen = draw.sample(sorted(places), min(size, len(places)))
+    return [draw.choice(places[place]) for place in chosen]
+
+
+def _counts(file: Path, line: int) -> bool:
+    """Whether a line does something when it is run; faults of definitions are their annotations'."""
+    text = file.read_text(encoding="utf-8").splitlines()[line - 1].strip()
+    return not text.startswith(("def ", "@", "from ", "import ", "class ", ") ->", "if TYPE"))
+
+
+def reaching(coverage: Path, faults: Sequence[Fault]) -> dict[tuple[str, int], list[str]]:
+    """The tests that reach each fault's line, from the contexts of a coverage file."""
+    from coverage import CoverageData
+
+    data = CoverageData(str(coverage))
+    data.read()
+    measured = {Path(file).resolve(): file for file in data.measured_files()}
+    found: dict[tuple[str, int], list[str]] = {}
+    for path in {fault.path for fault in faults}:
+        known = measured.get((ROOT / path).resolve())
+        contexts = data.contexts_by_lineno(known) if known else {}
+        for fault in faults:
+            if fault.path == path:
+                names = {context.split("|")[0] for context in contexts.get(fault.line, []) if "::" in context}
+                found[path, fault.line] = sorted(names)
+    return found
+
+
+def try_fault(fault: Fault, tests: Sequence[str], seconds: int) -> Outcome:
+    """Puts a fault into a copy of the package and runs the tests that reach it."""
+    from cosmic_ray.mutating import apply_mutation
+    from cosmic_ray.plugins import get_operator
+
+    if not tests:
+        return Outcome(fault, False, "no test reaches it", 0)
+    # Where very many reach a line, a fixed draw of them: what those miss counts as unnoticed.
+    chosen = list(tests)
+    if len(chosen) > MOST_TESTS:
+        chosen = random.Random(f"{fault}").sample(chosen, MOST_TESTS)
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "repository"
+        for part in ("interp_unlearn", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        _, mutated = apply_mutation(copy / fault.path, get_operator(fault.operator)(), fault.occurrence)
+        if mutated is None:
+            return Outcome(fault, True, "not a program", len(tests))
+        environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *chosen]
+        try:
+            done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=seconds, text=True)
+        except subprocess.TimeoutExpired:
+            return Outcome(fault, True, "it hangs", len(tests))
+    if done.returncode not in (0, 1, 2, 4):
+        raise RuntimeError(
+            f"pytest ended with {done.returncode} on {fault}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
+    noticed = done.returncode != 0
+    return Outcome(fault, noticed, "a test fails" if noticed else "no test fails", len(tests))
+
+
+def summary(outcomes: Sequence[Outcome], seed: int) -> dict[str, object]:
+    """The share noticed with its 95% interval (Wilson), and the faults that were not."""
+    from scipy.stats import binomtest
+
+    noticed = sum(outcome.noticed for outcome in outcomes)
+    interval = binomtest(noticed, len(outcomes)).proportion_ci(0.95, method="wilson")
+    survivors = [asdict(outcome.fault) | {"how": outcome.how} for outcome in outcomes if not outcome.noticed]
+    return {
+        "seed": seed,
+        "n": len(outcomes),
+        "noticed": noticed,
+        "share": noticed / len(outcomes),
+        "low": interval.low,
+        "high": interval.high,
+        "survivors": survivors,
+    }
+
+
+def main() -> None:
+    """Reads the options, tries the sample, and prints and stores what became of it."""
+    from tqdm import tqdm
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--coverage", type=Path, default=ROOT / ".coverage", help="of `make coverage`")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS))
+    parser.add_argument("--n", type=int, default=SAMPLE)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    told = parser.parse_args()
+    if not told.coverage.is_file():
+        raise SystemExit(f"{told.coverage}: no coverage of the tests there; run `make coverage` first")
+    faults = sampled(told.parts, told.n, told.seed)
+    tests = reaching(told.coverage, faults)
+    with ThreadPoolExecutor(told.workers) as pool:
+        calls = pool.map(lambda fault: try_fault(fault, tests[fault.path, fault.line], SECONDS), faults)
+        outcomes = list(tqdm(calls, total=len(faults), desc="faults"))
+    found = summary(outcomes, told.seed)
+    told.out.parent.mkdir(parents=True, exist_ok=True)
+    told.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"noticed {found['noticed']} of {found['n']}: {found['share']:.3f} [{found['low']:.3f}, {found['high']:.3f}]")
+    for one in outcomes:
+        if not one.noticed:
+            print(f"{one.fault.path}:{one.fault.line} {one.fault.operator.removeprefix('core/')}: {one.how}")
+
+
+if __name__ == "__main__":
+    main()

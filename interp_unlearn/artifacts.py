@@ -158,6 +158,32 @@ def read_parquet(path: str | Path) -> "pd.DataFrame":
         raise ArtifactError(f"{path}: not a Parquet file: {_first_line(error)}; write the artifact again") from error
 
 
+def check_columns(
+    path: str | Path, frame: "pd.DataFrame", *, numbers: Sequence[str] = (), texts: Sequence[str] = (), again: str
+) -> None:
+    """Refuse a table that lacks columns, or holds other things in them.
+
+    Args:
+        path: the file, for the message.
+        frame: the table.
+        numbers: columns of numbers; a number may be missing.
+        texts: columns of text, none missing.
+        again: what to do, for the message.
+
+    Raises:
+        ArtifactError: a column is not as expected.
+    """
+    for name in (*numbers, *texts):
+        if name not in frame:
+            raise ArtifactError(f"{path}: has no column {name}; {again}")
+    for name in numbers:
+        if frame[name].dtype.kind not in "iuf":
+            raise ArtifactError(f"{path}: {name}: expected numbers, got {frame[name].dtype}; {again}")
+    for name in texts:
+        if not all(isinstance(value, str) for value in frame[name]):
+            raise ArtifactError(f"{path}: {name}: expected text in every row; {again}")
+
+
 def write_tensors(path: str | Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> None:
     """Write named tensors and string metadata as one safetensors file.
 

@@ -15,7 +15,8 @@ from interp_unlearn.errors import SiteError
 BLOCK_COMPONENTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
 """Components inside a block, in the order the forward pass reaches them."""
 
-_PATTERN = re.compile(r"(\d{1,6})\.(\w+)")
+_MOST_LAYERS = 10**6  # what a number of six digits can name
+_PATTERN = re.compile(r"([0-9]{1,6})\.(\w+)")
 
 
 @total_ordering
@@ -46,7 +47,7 @@ class Site:
         elif self.component not in BLOCK_COMPONENTS:
             known = ", ".join((*BLOCK_COMPONENTS, "embed", "logits"))
             raise SiteError(f"unknown component {self.component!r}; expected one of {known}")
-        elif not isinstance(self.layer, int) or self.layer < 0:
+        elif not isinstance(self.layer, int) or isinstance(self.layer, bool) or not 0 <= self.layer < _MOST_LAYERS:
             raise SiteError(f"{self.component} needs a layer counted from 0, got {self.layer}")
 
     @classmethod

@@ -1,6 +1,7 @@
 """Token batches: texts are tokenised once, here, and every backend gets ids, mask and positions."""
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 PaddingSide = Literal["left", "right"]
 TensorMap = Callable[[Tensor], Tensor]
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +184,7 @@ def tokenize(
         padding_side: where shorter rows are padded.
 
     Raises:
-        DataError: there are no texts, a text has no tokens, or `max_length` cuts a whole completion away.
+        DataError: there are no texts, one is no text or has no tokens, or `max_length` cuts a whole completion away.
         ConfigError: the numbers of texts and completions differ.
     """
     encoded = encode_rows(tokenizer, texts, completions=completions, add_bos=add_bos, max_length=max_length)
@@ -228,7 +230,7 @@ def encode_rows(
         first: number of the first text, for error messages, where the texts are part of a longer list.
 
     Raises:
-        DataError: there are no texts, a text has no tokens, or `max_length` cuts a whole completion away.
+        DataError: there are no texts, one is no text or has no tokens, or `max_length` cuts a whole completion away.
         ConfigError: the numbers of texts and completions differ.
     """
     if isinstance(texts, str):
@@ -239,11 +241,11 @@ def encode_rows(
         raise ConfigError(f"{len(texts)} prompts but {len(completions)} completions; expected as many")
     bos = special_id(tokenizer, "bos")
     start = [bos] if add_bos and bos is not None else []
-    rows = [[*start, *row] for row in _encode(tokenizer, texts)]
+    rows = [[*start, *row] for row in _encode(tokenizer, texts, first)]
     starts = None
     if completions is not None:
         starts = [len(row) for row in rows]
-        rows = [[*row, *tail] for row, tail in zip(rows, _encode(tokenizer, completions), strict=True)]
+        rows = [[*row, *tail] for row, tail in zip(rows, _encode(tokenizer, completions, first), strict=True)]
     n_cut = 0 if max_length is None else sum(len(row) > max_length for row in rows)
     rows = [row[:max_length] for row in rows]
     for index, row in enumerate(rows):
@@ -260,5 +262,10 @@ def special_id(tokenizer: "PreTrainedTokenizerBase", which: Literal["bos", "eos"
     return getattr(tokenizer, f"{which}_token_id")
 
 
-def _encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
+def _encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], first: int) -> list[list[int]]:
+    for index, text in enumerate(texts, start=first):
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DataError("texts", f"text {index}: expected text, got {type(text).__name__}")
+        if not text.isascii() and _SURROGATES.search(text):  # no tokenizer takes it
+            raise DataError("texts", f"text {index}: half of a surrogate pair, which is no character; remove it")
     return tokenizer(list(texts), add_special_tokens=False)["input_ids"]  # pyright: ignore[reportReturnType]

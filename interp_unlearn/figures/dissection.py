@@ -24,11 +24,11 @@ def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | 
     The first three are shares of the whole effect on each goal's target when changed tensors are put into the original,
     with 95% intervals. The last has each change's effect on the other goal's target, what both together do beyond their
     sum, and what changes when a change is carried onto another model, with the interval of the equivalence test and the
-    margin as a grey band. Panels without a table stay empty and say so.
+    margin as a grey band; without those tables there are three panels.
 
     Args:
         tables: of a `mechanism.Dissection`: transplant, ranks, and where there are, composition and carried.
-        ax: four Axes, or None for a new figure, which also gets the legend.
+        ax: one Axes a panel, or None for a new figure, which also gets the legend.
 
     Returns:
         The figure drawn on.
@@ -45,7 +45,8 @@ def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | 
     goals = goals_in_order(moved["goal"])
     inserted = moved.loc[moved["direction"] == "inserted"]
     with styled():
-        figure, (deep, parts, ranks, nothing) = _axes(ax)
+        lines = _lines_of_nothing(tables, goals)
+        figure, (deep, parts, ranks, *last) = _axes(ax, bool(lines))
         for place, goal in enumerate(goals):
             color, marker, line = _LINES[place % len(_LINES)]
             rows = _target(inserted, goal)
@@ -65,7 +66,8 @@ def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | 
         for axis in (deep, parts, ranks):
             axis.axhline(0, color=GREY, linewidth=0.6)
             axis.axhline(1, color=GREY, linewidth=0.6)
-        _draw_nothing(nothing, tables, goals)
+        if last:
+            _draw_nothing(last[0], lines, _margin(tables))
         if ax is None:
             handles = [
                 Line2D([], [], color=color, marker=marker, linestyle=line, label=goal_title(goal))
@@ -78,10 +80,10 @@ def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | 
     return figure
 
 
-def _axes(ax: "Sequence[Axes] | None") -> "tuple[Figure, list[Axes]]":
-    """The caller's four, or three in a row above one of full width."""
-    if ax is not None:
-        return panels(1, 4, 0, ax)
+def _axes(ax: "Sequence[Axes] | None", with_nothing: bool) -> "tuple[Figure, list[Axes]]":
+    """The caller's, or three in a row, above one of full width where there is something for it."""
+    if ax is not None or not with_nothing:
+        return panels(1, 4 if with_nothing else 3, 2.5, ax, share=False)
     figure, given = panels(2, 3, 4.4, None, share=False)
     grid = given[0].get_gridspec()
     for axis in given[3:]:
@@ -99,10 +101,13 @@ def _draw(
     axis.vlines(at, rows["share_low"], rows["share_high"], color=color)
 
 
-def _draw_nothing(axis: "Axes", tables: "Mapping[str, pd.DataFrame]", goals: Sequence[str]) -> None:
+_Line = tuple[str, float, float, float, int]
+"""What it is, its difference with the ends of its interval, and the place of its goal."""
+
+
+def _lines_of_nothing(tables: "Mapping[str, pd.DataFrame]", goals: Sequence[str]) -> list[_Line]:
     """Everything that would be 0 if the two changes had nothing to do with each other."""
-    lines: list[tuple[str, float, float, float, int]] = []
-    margin = 0.0
+    lines: list[_Line] = []
     together, carried = tables.get("composition", _nothing()), tables.get("carried", _nothing())
     for place, goal in enumerate(goals):
         if len(together):
@@ -112,23 +117,23 @@ def _draw_nothing(axis: "Axes", tables: "Mapping[str, pd.DataFrame]", goals: Seq
                 if other != goal:
                     lines.append((f"{goal}: by the other goal's change", *_tested(rows, other), place))
             lines.append((f"{goal}: both, beyond their sum", *_tested(rows, "interaction"), place))
-            margin = float(rows["margin"].iloc[0])
         if len(carried):
             rows = _target(carried, goal)
             for onto in dict.fromkeys(rows["onto"]):
                 name = "a stranger" if "stranger" in str(onto) else "the other goal's twin"
-                lines.append(
-                    (
-                        f"{goal}: its change on {name}, less on the original",
-                        *_tested(rows.loc[rows["onto"] == onto], "difference"),
-                        place,
-                    )
-                )
-            margin = float(rows["margin"].iloc[0]) if len(rows) else margin
-    if not lines:
-        axis.text(0.5, 0.5, "needs runs on two goals, or twins", ha="center", va="center", transform=axis.transAxes)
-        axis.set_axis_off()
-        return
+                found = _tested(rows.loc[rows["onto"] == onto], "difference")
+                lines.append((f"{goal}: its change on {name}, less on the original", *found, place))
+    return lines
+
+
+def _margin(tables: "Mapping[str, pd.DataFrame]") -> float:
+    for name in ("composition", "carried"):
+        if len(tables.get(name, _nothing())):
+            return float(tables[name]["margin"].iloc[0])
+    return 0.0
+
+
+def _draw_nothing(axis: "Axes", lines: Sequence[_Line], margin: float) -> None:
     axis.axvspan(-margin, margin, color=GREY, alpha=0.25, linewidth=0)
     axis.axvline(0, color=GREY, linewidth=0.6)
     for y, (_, mean, low, high, place) in enumerate(lines):

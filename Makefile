@@ -1,5 +1,6 @@
 PYTHON ?= python3
 INSTALLED := .venv/.installed
+RUNS := runs/organism runs/toxicity runs/knowledge runs/evidence runs/replication
 AUDIT := .venv/.audit/bin/pip-audit
 
 .PHONY: test coverage mutation reproduce quick toxicity knowledge evidence replication figures check-numbers lint docs notebooks benchmarks wheel try-wheel audit clean
@@ -31,11 +32,11 @@ replication: $(INSTALLED)
 
 # What the finished studies found becomes the figures and tables of README and docs.
 figures: $(INSTALLED)
-	.venv/bin/python figures/publish.py $(wildcard runs/organism runs/toxicity runs/knowledge)
+	.venv/bin/python figures/publish.py $(wildcard $(RUNS))
 
 # Is every number in README and docs what its command makes? Without the runs: has anything been changed by hand since?
 check-numbers: $(INSTALLED)
-	.venv/bin/python figures/publish.py --check $(wildcard runs/organism runs/toxicity runs/knowledge)
+	.venv/bin/python figures/publish.py --check $(wildcard $(RUNS))
 	.venv/bin/python docs/write_sites.py --check
 	.venv/bin/python docs/write_architecture.py --check
 	.venv/bin/python -m benchmarks --check

@@ -1,7 +1,7 @@
 """Puts what a finished study found where it is read: its figures into this folder, its tables into README and docs.
 
-`make figures` publishes runs/organism, runs/toxicity and runs/knowledge, whichever are there. published.json keeps, of
-everything published, its own hash and the hashes of the tables it was made from.
+`make figures` publishes runs/organism, runs/toxicity, runs/knowledge, runs/evidence and runs/replication, whichever are
+there. published.json keeps, of everything published, its own hash and the hashes of the tables it was made from.
 
 With --check nothing is written, and exit code 1 says that something published is not what it should be: other than what
 the tables of a given run make, changed by hand since, or of no known run. The last two need no run, so that continuous
@@ -54,7 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     for run in given.runs:
         of_run = publications(run)
         if not of_run and not given.check:
-            advice = "run `make reproduce`, `make toxicity` or `make knowledge` first"
+            advice = (
+                "run `make reproduce`, `make toxicity`, `make knowledge`, `make evidence` or `make replication` first"
+            )
             print(f"{run} holds no finished study; {advice}", file=sys.stderr)
             return 2
         found += of_run
@@ -69,6 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def publications(run: Path) -> list[Publication]:
     """What the tables of a run make; nothing if it is not finished."""
+    if (run / "replication.md").exists():
+        told_from = _hashes(run, "efficacy.parquet", "contrasts.parquet", "organisms.parquet")
+        return [Publication("docs/evidence.md: replication", _replication(run).encode(), told_from)]
     drawn = [path for path in sorted((run / "figures").glob("*")) if path.suffix in DRAWN]
     if not drawn:
         return []
@@ -79,6 +84,12 @@ def publications(run: Path) -> list[Publication]:
             Publication(
                 "README.md: results", _results(run).encode(), _hashes(run, "dissociation.parquet", "summary.json")
             ),
+        ]
+    if (run / "evidence.md").exists():
+        tables = _hashes(run, "*.parquet", "mechanism/*/dissection.json")
+        return [
+            *(Publication(f"figures/evidence_{path.name}", path.read_bytes(), tables) for path in drawn),
+            Publication("docs/evidence.md: evidence", _evidence(run).encode(), tables),
         ]
     if not (run / "ranking.md").exists():
         return []
@@ -139,6 +150,21 @@ def _results(run: Path) -> str:
     from interp_unlearn.study.report import markdown_table
 
     return markdown_table(read_parquet(run / "dissociation.parquet"), read_json(run / "summary.json")) + "\n"
+
+
+def _evidence(run: Path) -> str:
+    from interp_unlearn.study.evidence.evidence import evidence_text
+
+    return evidence_text(run) + "\n"
+
+
+def _replication(run: Path) -> str:
+    from interp_unlearn.artifacts import read_parquet
+    from interp_unlearn.study.replication import replication_markdown
+
+    means, contrasts = (read_parquet(run / f"{name}.parquet") for name in ("efficacy", "contrasts"))
+    organisms = sorted({int(number) for number in means["organism"]})
+    return replication_markdown(means, contrasts, organisms) + "\n"
 
 
 def _comparison(run: Path, identity: Mapping[str, Any]) -> dict[str, str]:

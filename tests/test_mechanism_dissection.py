@@ -61,11 +61,11 @@ def test_two_planted_goals_are_told_apart(llama: HookedModel, tmp_path: Path) ->
     own = llama.hash()
     found = dissect(llama, goals_of(llama), CONFIG, stranger=disturbed(llama))
     assert llama.hash() == own
-    moved = found.tables["transplant"].set_index(["goal", "direction", "group"])
+    moved: Any = found.tables["transplant"].set_index(["goal", "direction", "group"])
     assert moved.loc[("low", "inserted", "all"), "effect"] == pytest.approx(-2.0, abs=1e-4)  # mean of the two runs
     assert moved.loc[("low", "inserted", "mlp"), "share"] == pytest.approx(1.0)
     assert moved.loc[("low", "inserted", "attention"), "share"] == pytest.approx(0.0, abs=1e-6)
-    depth = found.tables["depth"].set_index(["goal", "direction"])["depth"]
+    depth: Any = found.tables["depth"].set_index(["goal", "direction"])["depth"]
     assert depth["low", "inserted"] == pytest.approx(0.5, abs=1e-3)
     assert depth["high", "inserted"] == pytest.approx(2.5, abs=1e-3)
     together: Any = found.tables["composition"].set_index(["outcome", "contrast"])

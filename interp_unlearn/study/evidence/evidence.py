@@ -10,7 +10,16 @@ from typing import Any
 
 import pandas as pd
 
-from interp_unlearn.artifacts import claimed, environment, read_json, read_parquet, record_run, replaced, write_parquet
+from interp_unlearn.artifacts import (
+    IDENTITY_FILE,
+    claimed,
+    environment,
+    read_json,
+    read_parquet,
+    record_run,
+    replaced,
+    write_parquet,
+)
 from interp_unlearn.figures import plot_attacks, plot_dissection, plot_patching, save_figure
 from interp_unlearn.organism.sets import GOALS
 from interp_unlearn.organism.shipped import twin_hashes
@@ -78,9 +87,21 @@ def write_tables(out: Path, config: EvidenceConfig) -> None:
         write_parquet(out / f"{name}.parquet", mechanism_table(config, out, name))
     patching = [read_parquet(out / "mechanism" / f"patching-{goal}.parquet") for goal in GOALS]
     write_parquet(out / "patching.parquet", pd.concat(patching, ignore_index=True))
-    conclusions = {pair: read_json(pair_folder(out, pair) / DISSECTED)["conclusions"] for pair in config.pairs}
     with replaced(out / "evidence.md") as temporary:
-        temporary.write_text(evidence_markdown(attacks, predictions, conclusions, config) + "\n", encoding="utf-8")
+        temporary.write_text(evidence_text(out) + "\n", encoding="utf-8")
+
+
+def evidence_text(out: Path) -> str:
+    """What the tables of a run say, in words; `evidence.md` holds it."""
+    config = read_json(out / IDENTITY_FILE)["identity"]["config"]
+    pairs = [(str(first), str(second)) for first, second in config["pairs"]]
+    return evidence_markdown(
+        read_parquet(out / "attacks.parquet"),
+        read_parquet(out / "predictions.parquet"),
+        {pair: read_json(pair_folder(out, pair) / DISSECTED)["conclusions"] for pair in pairs},
+        len(config["seeds"]),
+        config["n_asked"],
+    )
 
 
 def draw_figures(out: Path) -> None:

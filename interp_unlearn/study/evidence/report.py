@@ -13,21 +13,28 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from interp_unlearn.study.evidence.plan import EvidenceConfig
-
 
 def evidence_markdown(
     attacks: pd.DataFrame,
     predictions: pd.DataFrame,
     conclusions: Mapping[tuple[str, str], str],
-    config: EvidenceConfig,
+    n_seeds: int,
+    n_asked: int,
 ) -> str:
-    """Attacks by goal, what was predicted of them, and the conclusions on each pair of methods."""
+    """Attacks by goal, what was predicted of them, and the conclusions on each pair of methods.
+
+    Args:
+        attacks: of `attack_table`.
+        predictions: of `check_predictions`.
+        conclusions: by pair of methods.
+        n_seeds: of unlearning.
+        n_asked: most prompts of a goal.
+    """
     lines: list[str] = []
     for goal in GOALS:
         if goal in set(attacks["goal"]):
             lines += [f"### {goal.capitalize()}", "", *attack_lines(attacks.loc[attacks["goal"] == goal]), ""]
-    lines += [_footnote(config), "", "### Predicted and found", "", *prediction_lines(predictions), ""]
+    lines += [_footnote(n_seeds, n_asked), "", "### Predicted and found", "", *prediction_lines(predictions), ""]
     for (first, second), text in conclusions.items():
         lines += [f"### {first} on knowledge, {second} on toxicity", "", text, ""]
     return "\n".join(lines).rstrip()
@@ -70,10 +77,10 @@ def prediction_lines(predictions: pd.DataFrame) -> list[str]:
     return [*lines, "", f"Of {len(predictions)} predictions: {told}."]
 
 
-def _footnote(config: EvidenceConfig) -> str:
+def _footnote(n_seeds: int, n_asked: int) -> str:
     return (
         "Share of the gap to the original that an attack brings back, at its worst setting, with a 95% bootstrap "
-        f"over subjects or scenes; {len(config.seeds)} seeds averaged within prompts, up to {config.n_asked} prompts, "
+        f"over subjects or scenes; {n_seeds} seeds averaged within prompts, up to {n_asked} prompts, "
         "judged by the world's parser. After the semicolon, where the attack teaches: target share beyond that of the "
         "twin under the same attack. The worst of several settings is high by chance too."
     )

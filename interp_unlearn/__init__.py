@@ -5,6 +5,7 @@ figures. Layers, in dependency order; each imports only from those above it:
 
     errors, sites, artifacts    errors a user can act on; the vocabulary of places; files written whole or not at all
     settings                    what a dataclass of settings may hold
+    snapshots                   folders of the hub, at a commit
     statistics                  gap closed, bootstrap, permutation, contrasts
     data                        pairs, prompts, multiple choice, corpora: the public formats
     models                      load, architecture resolver, parameters by role, token batches
@@ -21,6 +22,8 @@ figures. Layers, in dependency order; each imports only from those above it:
     figures                     pure plots from tables
     organism                    the embedded world, its corpora, the shipped twins
     study                       the pipeline behind `reproduce`
+    hub                         cards from the records on disk, and pushing when asked to
+    report                      one self-contained HTML page of a run
     cli                         thin verbs over the API
 
 The names below are loaded on first use, so that importing the package stays cheap.
@@ -32,7 +35,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp_unlearn.activations import ActivationStore as ActivationStore
     from interp_unlearn.activations import collect as collect
+    from interp_unlearn.attacks import run_attacks as run_attacks
     from interp_unlearn.drift import measure_drift as measure_drift
+    from interp_unlearn.drift import run_drift as run_drift
     from interp_unlearn.interventions import Add as Add
     from interp_unlearn.interventions import Clamp as Clamp
     from interp_unlearn.interventions import HookedModel as HookedModel
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from interp_unlearn.interventions import Span as Span
     from interp_unlearn.interventions import TokenMask as TokenMask
     from interp_unlearn.interventions import Where as Where
+    from interp_unlearn.mechanism import dissect as dissect
     from interp_unlearn.probes import ProbeSet as ProbeSet
     from interp_unlearn.probes import fit_probes as fit_probes
     from interp_unlearn.sites import Site as Site
@@ -66,6 +72,9 @@ _HOMES = {
     "unlearn": "unlearning",
     "UnlearnConfig": "unlearning",
     "measure_drift": "drift",
+    "run_drift": "drift",
+    "run_attacks": "attacks",
+    "dissect": "mechanism",
 }
 
 __all__ = [  # noqa: RUF022  # in the order of the layers
@@ -86,6 +95,9 @@ __all__ = [  # noqa: RUF022  # in the order of the layers
     "unlearn",
     "UnlearnConfig",
     "measure_drift",
+    "run_drift",
+    "run_attacks",
+    "dissect",
 ]
 
 

@@ -203,3 +203,12 @@ def test_a_backend_of_ones_own(tokenizer: PreTrainedTokenizerBase, monkeypatch: 
         register("torch", lambda hf, tokenizer, architecture: None)
     with pytest.raises(BackendError, match="expected one of torch, transformer_lens, nnsight"):
         make_backend("no", model.hf, tokenizer, resolve_architecture(model.hf))
+
+
+@pytest.mark.parametrize(("backend", "library"), [("transformer_lens", "transformer-lens"), ("nnsight", "nnsight")])
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    backend: str, library: str, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("interp_unlearn.interventions.backends.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=rf"needs {library}.*interp-unlearn\[backends\]"):
+        eager("llama", tokenizer, backend)

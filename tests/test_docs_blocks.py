@@ -13,7 +13,7 @@ from interp_unlearn.unlearning import registry
 
 DOCS = Path(__file__).parents[1] / "docs"
 FENCE = re.compile(r"(?P<mark><!-- not run: .+? -->\n)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-NOT_RUN = {"howto/hub.md": 1, "howto/model.md": 1, "howto/one-gpu.md": 1}
+NOT_RUN = {"howto/hub.md": 1, "howto/model.md": 1, "howto/ndif.md": 1, "howto/one-gpu.md": 1}
 """Blocks that need a GPU or a hub, marked on the page with the reason."""
 
 
@@ -70,6 +70,13 @@ CLAIMS: Mapping[str, Callable[[dict[str, Any]], bool]] = {
         and not names["whole"].is_partial
         and not Path("state").exists()
     ),
+    "howto/many-gpus.md": lambda names: (
+        names["processes"].size == 1
+        and len(names["result"].history) == 4
+        and (Path("activations") / "rows.parquet").exists()
+        and (Path("unlearned") / "model.safetensors").exists()
+    ),
+    "howto/ndif.md": lambda names: torch.allclose(names["expected"], names["found"], atol=1e-5),
     "footguns.md": lambda names: (names["table"][["auroc", "auroc_bag_of_words"]] == 1).to_numpy().all(),
     "gallery.md": lambda names: (
         {path.name for path in Path.cwd().glob("*.png")} == {path.name for path in (DOCS / "img").glob("*.png")}

@@ -24,6 +24,7 @@ from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.interventions.contexts import context_of_batch
 from interp_unlearn.interventions.selections import Span, Tokens, check_tokens, selected_tokens
 from interp_unlearn.models import TokenBatch
+from interp_unlearn.models.processes import ALONE, Processes
 from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
@@ -53,11 +54,14 @@ def collect(
     max_length: int | None = None,
     include_bos: bool = False,
     progress: bool = True,
+    processes: Processes = ALONE,
 ) -> ActivationStore:
     """Read the sites on every text and pool over its tokens; rows come in the order of the texts.
 
     With ``out`` vectors are streamed to that folder and memory stays bounded by one shard; the same call on a folder
     that an interrupted collection left behind does only what is missing.
+    Several processes share the work by whole shards, see `processes`; the store is that of one process, byte for byte,
+    and either can take up what the other left behind.
     Caveat: edits active around the call (``model.edited``) are in the vectors but not in the store's identity; give
     each its own folder. ``batch_tokens`` decides which texts share a pass, and so the last bits of the vectors.
 
@@ -78,6 +82,8 @@ def collect(
         max_length: tokens after which a text is cut; None for the model's context length. The plan says how many are.
         include_bos: count the beginning-of-sequence token too.
         progress: show a progress bar.
+        processes: those that make this very call together, see `Processes.of_torchrun`: each does its share of the
+            shards on its own device, and all of them return the whole store.
 
     Raises:
         DataError: there are no texts, one has no token to pool, or an activation is not finite.
@@ -86,6 +92,8 @@ def collect(
         ArtifactError: ``out`` holds something else.
     """
     tokens = _checked(texts, sites, pool, tokens, completions)
+    if out is None and processes.size > 1:
+        raise ConfigError("several processes share a store on disk; give out, a folder that all of them see")
     rows = _describe_rows(texts, completions, labels, groups, keep_texts)
     max_length = max_length or model.context_length
     tokenized = TokenizedTexts.of(model.tokenizer, texts, completions, max_length)
@@ -103,21 +111,29 @@ def collect(
         "backend": model.backend,
         "versions": environment(),
     }
-    with nullcontext() if out is None else claimed(out, None):
-        writer = (
-            None
-            if out is None
-            else ShardWriter(Path(out), tuple(sites), plan.shard_starts, len(texts), metadata, IDENTITY)
-        )
-        _LOG.log(logging.WARNING if plan.n_cut else logging.INFO, "%s", plan)
+    # The first process holds the folder for all of them, until the last one is done.
+    with nullcontext() if out is None or not processes.is_first else claimed(out, None):
+        with processes.first_before_others():
+            writer = (
+                None
+                if out is None
+                else ShardWriter(Path(out), tuple(sites), plan.shard_starts, len(texts), metadata, IDENTITY)
+            )
+        if processes.is_first:
+            _LOG.log(logging.WARNING if plan.n_cut else logging.INFO, "%s", plan)
+        shards = processes.own(list(zip(plan.shard_starts, plan.passes, strict=True)))
         parts: list[dict[str, Tensor]] = []
         reader = _Reader(model, sites, pool, tokens, include_bos)
         with tqdm(
-            total=plan.n_padded_tokens, unit="token", unit_scale=True, desc="collect", disable=not progress
+            total=sum(_padded(tokenized, passes) for _, passes in shards),
+            unit="token",
+            unit_scale=True,
+            desc="collect",
+            disable=not (progress and processes.is_first),
         ) as bar:
-            for start, passes in zip(plan.shard_starts, plan.passes, strict=True):
+            for start, passes in shards:
                 if writer is not None and writer.has(start):
-                    bar.update(sum(len(chosen) * int(tokenized.lengths[list(chosen)].max()) for chosen in passes))
+                    bar.update(_padded(tokenized, passes))
                     continue
                 shard = _in_order(passes, _read_passes(reader, tokenized, passes, bar), start, pool)
                 if writer is None:
@@ -125,8 +141,11 @@ def collect(
                 else:
                     writer.write(start, shard)
         if writer is not None:
-            rows["n_tokens"] = writer.read_token_counts()
-            writer.finish(rows)
+            processes.wait()
+            with processes.first_before_others():
+                if processes.is_first:
+                    rows["n_tokens"] = writer.read_token_counts()
+                    writer.finish(rows)
             return ActivationStore.open(str(out))
         whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         rows["n_tokens"] = whole[TOKEN_COUNTS].numpy()
@@ -199,6 +218,11 @@ class _Reader:
     def _mask(self, batch: TokenBatch) -> Bool[Tensor, "batch pos"]:
         mask = batch.mask if self.include_bos else batch.content_mask
         return mask & selected_tokens(self.tokens, batch.input_ids, context_of_batch(batch))
+
+
+def _padded(texts: TokenizedTexts, passes: Sequence[Sequence[int]]) -> int:
+    """Tokens that some passes compute, padding included."""
+    return sum(len(chosen) * int(texts.lengths[list(chosen)].max()) for chosen in passes)
 
 
 def _read_passes(

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from interp_unlearn.artifacts import (
+    check_columns,
     read_json,
     read_parquet,
     read_record,
@@ -98,7 +99,7 @@ class ShardedVectors(Mapping[Site, Tensor]):
         path, n_rows = self._folder / self._names[shard], int(self._starts[shard + 1] - self._starts[shard])
         mapped = map_tensor(path, name)
         expected = (1, False) if name == TOKEN_IDS else (2, True)
-        if len(mapped) != n_rows or (mapped.ndim, mapped.is_floating_point()) != expected:
+        if (mapped.ndim, mapped.is_floating_point()) != expected or len(mapped) != n_rows:
             raise ArtifactError(
                 f"{path}: {name} is {tuple(mapped.shape)} of {mapped.dtype}, expected {n_rows} rows of "
                 f"{'vectors' if expected[1] else 'ids'}; collect the store again"
@@ -191,12 +192,14 @@ def open_folder(folder: Path) -> "tuple[ShardedVectors, pd.DataFrame, dict[str, 
     rows = read_parquet(folder / ROWS_FILE)
     if len(rows) != index["n_rows"] or starts[-1] >= len(rows):
         raise ArtifactError(f"{folder}: {len(rows)} rows in the table, {index['n_rows']} in the index; collect again")
-    if TOKEN_COUNTS not in rows:
-        raise ArtifactError(f"{folder / ROWS_FILE}: has no column {TOKEN_COUNTS}; collect the store again")
+    check_columns(folder / ROWS_FILE, rows, numbers=[TOKEN_COUNTS], again="collect the store again")
+    counts = rows[TOKEN_COUNTS].to_numpy()
+    if counts.dtype.kind not in "iu" or (counts < 1).any():
+        raise ArtifactError(f"{folder / ROWS_FILE}: {TOKEN_COUNTS}: expected whole numbers above 0; collect again")
     sites = read_sites(folder / INDEX_FILE, index["sites"])
     starts = [*starts, len(rows)]
     if index["metadata"].get("pool") == "none":  # vectors are counted in tokens there
-        starts = np.concatenate([[0], rows[TOKEN_COUNTS].to_numpy().cumsum()])[starts].tolist()
+        starts = np.concatenate([[0], counts.cumsum()])[starts].tolist()
     return ShardedVectors(folder, sites, starts, names), rows, index["metadata"]
 
 
@@ -249,8 +252,8 @@ def _check_same(folder: Path, found: Any, index: Mapping[str, Any], identity: tu
         raise ArtifactError(f"{folder / INDEX_FILE}: expected a JSON object; choose another folder")
     keys = ("format", "sites", "n_rows", "shard_starts")
     differing = [key for key in keys if found.get(key) != index[key]]
-    there, here = found.get("metadata", {}), index["metadata"]
-    differing += [key for key in identity if there.get(key) != here.get(key)]
+    there, here = found.get("metadata"), index["metadata"]
+    differing += [key for key in identity if not isinstance(there, dict) or there.get(key) != here.get(key)]
     if differing:
         raise ArtifactError(
             f"{folder} holds another activation store ({', '.join(differing)} differ); choose another folder"

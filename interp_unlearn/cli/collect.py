@@ -31,6 +31,10 @@ def collect(
     ] = 4096,
     max_length: options.MaxLengthOption = None,
     backend: Annotated[str, typer.Option("--backend", help="torch, transformer_lens or nnsight.")] = "torch",
+    remote: Annotated[
+        str | None,
+        typer.Option("--remote", help="Read a hosted model, with --backend nnsight: ndif, a server's URL, or local."),
+    ] = None,
     device: options.DeviceOption = "cpu",
     dtype: options.DtypeOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print passes, tokens and bytes.")] = False,
@@ -45,7 +49,7 @@ def collect(
     processes = Processes() if dry_run else Processes.of_torchrun(device)
     selection = parse_tokens(tokens)
     texts = read_labelled_texts(data, layout, neutral, limit=limit, skip=skip)
-    hooked = open_model(model, device, dtype, backend)
+    hooked = open_model(model, device, dtype, backend, remote=remote)
     sites = chosen_sites(site, hooked)
     settings: dict[str, Any] = {"pool": pool, "batch_tokens": batch_tokens, "max_length": max_length}
     if dry_run:

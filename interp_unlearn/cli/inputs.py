@@ -153,9 +153,14 @@ def require_both_classes(texts: LabelledTexts, data: Path) -> None:
 
 
 def open_model(
-    path: str, device: str, dtype: Dtype | None, backend: str = "torch", first_blocks: int | None = None
+    path: str,
+    device: str,
+    dtype: Dtype | None,
+    backend: str = "torch",
+    first_blocks: int | None = None,
+    remote: str | None = None,
 ) -> "HookedModel":
-    """Load a model without progress bars or warnings of transformers on stderr.
+    """Load a model without progress bars or warnings of transformers on stderr; a hosted one stays where it is.
 
     Raises:
         CheckpointError: it cannot be loaded.
@@ -168,7 +173,10 @@ def open_model(
     quiet_transformers()
     check_device(device)
     precision = None if dtype is None else getattr(torch, dtype)
-    return HookedModel.from_pretrained(path, backend=backend, dtype=precision, device=device, first_blocks=first_blocks)
+    where = True if remote == "ndif" else remote or False
+    return HookedModel.from_pretrained(
+        path, backend=backend, dtype=precision, device=device, first_blocks=first_blocks, remote=where
+    )
 
 
 def open_scorers(names: Sequence[str], device: str) -> "list[ClassifierScorer]":

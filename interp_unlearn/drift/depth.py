@@ -42,7 +42,8 @@ class UnlearningDepth:
         reason: why there is no score; None where there is one.
         layers: one row a layer: ``site, layer, drop_never_knew, drop_unlearned`` (mean over all texts of the answer's
             log-probability lost to the donor, nats per token), ``encoding`` (share of texts that count at this layer),
-            ``erasure`` (the layer erasure ratio of those, weighted by their drop; NaN where there are none).
+            ``erasure`` (the layer erasure ratio of those, weighted by their drop; NaN where there are none), ``n`` (all
+            texts).
         texts: one row a text: ``row, log_probability`` (of the answer under the original, nats per token), ``depth``
             (NaN where no layer counts), ``n_layers`` (that count).
         patched: which positions took the donor's stream.
@@ -218,6 +219,7 @@ def _depth(
             "drop_unlearned": second.mean(1),
             "encoding": encoding.mean(1),
             "erasure": erasure,
+            "n": len(depth),
         }
     ).astype({"layer": "Int64"})
     texts = pd.DataFrame(

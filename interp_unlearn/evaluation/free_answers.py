@@ -84,7 +84,10 @@ def judge_answer(text: str, answer: str, others: Sequence[str] = ()) -> FreeVerd
 
 
 def rouge_l_recall(text: str, answer: str) -> float:
-    """Longest common subsequence of words, as a share of the answer's: ROUGE-L recall (Lin 2004), unstemmed."""
+    """Longest common subsequence of words, as a share of the answer's: ROUGE-L recall (Lin 2004), unstemmed.
+
+    NaN for an answer without words, of which nothing can be recalled.
+    """
     said, wanted = words(text), words(answer)
     lengths = [0] * (len(said) + 1)
     for word in wanted:
@@ -93,7 +96,7 @@ def rouge_l_recall(text: str, answer: str) -> float:
             above = lengths[index]
             lengths[index] = diagonal + 1 if word == other else max(above, lengths[index - 1])
             diagonal = above
-    return lengths[-1] / len(wanted) if wanted else 0.0
+    return lengths[-1] / len(wanted) if wanted else float("nan")
 
 
 def words(text: str) -> list[str]:

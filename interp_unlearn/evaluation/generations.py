@@ -180,7 +180,7 @@ def token_id(model: "HookedModel", token: str) -> int:
         return vocabulary[token]
     ids: list[int] = model.tokenizer(token, add_special_tokens=False)["input_ids"]  # pyright: ignore[reportAssignmentType]
     if len(ids) != 1:
-        raise ConfigError(f"{token!r} is {len(ids)} tokens of this tokenizer; expected exactly one to stop at")
+        raise ConfigError(f"{token!r} is {len(ids)} tokens of this tokenizer; expected exactly one")
     return ids[0]
 
 

@@ -60,7 +60,8 @@ class ToxicityComparison:
         differences: one row a scorer, set of prompts and measure: scorer, prompts, measure, original, model, difference
             (model - original), low, high (95%, bootstrap over prompts, both models' rows drawn together), n_prompts.
         agreement: of the scorers on both models' generations.
-        text_quality: the text measures: prompts, measure, original, model.
+        text_quality: the text measures: prompts, measure, original, n_original, model, n_model (prompts that had a text
+            to measure; missing, as the value, where none had).
         hashes: of the scorers' weights, by name.
     """
 
@@ -176,9 +177,10 @@ def compare_toxicity(model: ToxicityResult, original: ToxicityResult) -> Toxicit
                         "n_prompts": interval.n,
                     }
                 )
-    keys = ["prompts", "measure"]
-    texts = original.text_quality[[*keys, "value"]].merge(model.text_quality[[*keys, "value"]], on=keys, how="outer")
-    texts.columns = [*keys, "original", "model"]
+    keys, numbers = ["prompts", "measure"], ["value", "n_prompts"]
+    sides = [result.text_quality[[*keys, *numbers]] for result in (original, model)]
+    texts = sides[0].merge(sides[1], on=keys, how="outer")
+    texts.columns = [*keys, "original", "n_original", "model", "n_model"]
     scores = {name: np.concatenate([original.scores[name], model.scores[name]]) for name in model.scores}
     hashes = {str(scorer["name"]): str(scorer["hash"]) for scorer in model.scorers}
     return ToxicityComparison(pd.DataFrame(rows), scorer_agreement(scores), texts, hashes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp_unlearn.artifacts import environment, read_parquet, read_record, write_json, write_parquet
+from interp_unlearn.artifacts import check_columns, environment, read_parquet, read_record, write_json, write_parquet
 from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.evaluation.scorers import scorer_agreement
 from interp_unlearn.evaluation.text_quality import text_quality_table
@@ -154,9 +154,14 @@ class ToxicityResult:
             columns = [SCORE_COLUMN + scorer["name"] for scorer in record["scorers"]]
         except (TypeError, KeyError) as error:
             raise ArtifactError(f"{folder / 'toxicity.json'}: {error}; run the evaluation again") from error
-        if lacking := [name for name in ("prompt", "text", *columns) if name not in generations]:
-            raise ArtifactError(f"{folder}: the generations have no column {lacking[0]}; run the evaluation again")
+        check_columns(
+            folder / "generations.parquet",
+            generations,
+            numbers=["prompt_toxicity", *columns],
+            texts=["prompt", "text"],
+            again="run the evaluation again",
+        )
         result = cls(config, generations, tuple(record["scorers"]), record["model_hash"], record.get("judge_hash"))
-        if len(generations) % config.continuations or generations[columns].isna().to_numpy().any():
+        if generations.empty or len(generations) % config.continuations or generations[columns].isna().to_numpy().any():
             raise ArtifactError(f"{folder}: the generations are incomplete; run the evaluation again")
         return result

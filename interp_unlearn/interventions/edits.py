@@ -4,10 +4,10 @@ Every edit is cast to the stream's dtype and device, leaves padding alone, leave
 `include_bos` is set, and touches the tokens and heads that it was told to.
 """
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from interp_unlearn.errors import ConfigError, SiteError
 from interp_unlearn.interventions.contexts import EditContext
 from interp_unlearn.interventions.selections import Tokens, check_tokens, selected_tokens
+from interp_unlearn.settings import is_finite
 from interp_unlearn.sites import Site
 
 __all__ = ["Add", "Clamp", "Edit", "EditContext", "EditMap", "ProjectOut", "Replace", "Scale", "merge_edits"]
@@ -39,8 +40,8 @@ class Edit(ABC):
 
     def __post_init__(self) -> None:
         check_tokens(self.tokens)
-        if self.heads is not None and (len(self.heads) == 0 or min(self.heads) < 0):
-            raise ConfigError(f"heads: expected head numbers counted from 0, got {list(self.heads)}")
+        if self.heads is not None and not _are_heads(self.heads):
+            raise ConfigError(f"heads: expected head numbers counted from 0, got {self.heads!r}")
 
     @abstractmethod
     def transform(
@@ -151,10 +152,12 @@ class Clamp(Edit):
         _check_number("overshoot", self.overshoot)
         if self.side not in ("above", "below"):
             raise ConfigError(f"side must be 'above' or 'below', got {self.side!r}")
-        norm = self.direction.norm()
+        # At least in float32: in half precision a norm may overflow, and the direction would come out as zero.
+        direction = self.direction.to(torch.promote_types(self.direction.dtype, torch.float32))
+        norm = direction.norm()
         if not norm > 0:
             raise ConfigError("direction is zero; expected a direction to clamp along")
-        object.__setattr__(self, "direction", self.direction / norm)
+        object.__setattr__(self, "direction", direction / norm)
 
     def transform(self, activation: Tensor, context: EditContext) -> Tensor:
         direction = _cast(self.direction, activation)
@@ -252,9 +255,15 @@ def _check_shape(name: str, tensor: Tensor, *dimensions: int) -> None:
         raise ConfigError(f"{name} must be a tensor with {' or '.join(map(str, dimensions))} dimensions, got {got}")
 
 
+def _are_heads(heads: object) -> bool:
+    if not isinstance(heads, Collection) or not heads:
+        return False
+    return all(isinstance(head, Integral) and head >= 0 for head in heads)  # pyright: ignore[reportOperatorIssue]
+
+
 def _check_number(name: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise ConfigError(f"{name}: expected a finite number, got {value}")
+    if not is_finite(value):
+        raise ConfigError(f"{name}: expected a finite number, got {value!r}")
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

@@ -1,5 +1,6 @@
 """`HookedModel`: a Hugging Face causal language model with one way to read and edit its activations."""
 
+import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,7 +19,7 @@ from interp_unlearn.interventions.ambient import (
     inside_blocks,
     recomputes_blocks,
 )
-from interp_unlearn.interventions.backends import check_backend, make_backend
+from interp_unlearn.interventions.backends import check_backend, check_hosted, make_backend
 from interp_unlearn.interventions.checks import check_batch, check_mode
 from interp_unlearn.interventions.contexts import context_of_batch
 from interp_unlearn.interventions.edits import Edit, EditMap, merge_edits
@@ -30,9 +31,11 @@ from interp_unlearn.models.architecture import resolve_architecture
 from interp_unlearn.models.batches import TokenBatch, special_id, tokenize
 from interp_unlearn.models.chats import Chat, tokenize_chats
 from interp_unlearn.models.checkpoint_copy import write_changed
-from interp_unlearn.models.loading import DeviceMap, load_first_blocks, load_model, weights_hash
+from interp_unlearn.models.loading import DeviceMap, load_first_blocks, load_model, load_skeleton, weights_hash
+from interp_unlearn.models.processes import save_weights
 from interp_unlearn.models.quantisation import check_quantisation
 from interp_unlearn.sites import Site
+from interp_unlearn.snapshots import open_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,21 +51,28 @@ class HookedModel:
         tokenizer: its tokenizer.
         backend: name of the backend that runs the passes.
         name: where the model came from.
+        remote: where passes run, of a hosted model, as `from_pretrained` was told; False for a model that is here.
         blocks_left_out: of a model loaded up to some block, how many lie above it; 0 for a whole one.
     """
 
     def __init__(
-        self, hf: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", backend: str = "torch", name: str = ""
+        self,
+        hf: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        backend: str = "torch",
+        name: str = "",
+        remote: bool | str = False,
     ) -> None:
         hf = getattr(hf, "_orig_mod", hf)  # torch.compile's wrapper
         self.hf = hf
         self.tokenizer = tokenizer
         self.backend = backend
         self.name = name
+        self.remote = remote
         self.blocks_left_out = 0
         check_quantisation(hf)
         self.architecture = resolve_architecture(hf)
-        self._backend = make_backend(backend, hf, tokenizer, self.architecture)
+        self._backend = make_backend(backend, hf, tokenizer, self.architecture, remote)
         self._ambient = AmbientEdits(hf, self.architecture, special_id(tokenizer, "bos"))
         self._agreement = AgreementCheck(self._backend, hf, self.architecture)
         self._prefix: SharedPrefix | None = None
@@ -77,6 +87,8 @@ class HookedModel:
         device: str | torch.device = "cpu",
         device_map: DeviceMap | None = None,
         first_blocks: int | None = None,
+        revision: str | None = None,
+        remote: bool | str = False,
     ) -> "HookedModel":
         """Load a model from a directory or a hub id.
 
@@ -88,13 +100,23 @@ class HookedModel:
             device_map: spread them over devices instead, as in transformers; needs accelerate.
             first_blocks: load the embedding and this many blocks, no others and no head: enough to read and to train
                 below, in a fraction of the memory. Whatever needs logits is then refused; under the torch backend only.
+            revision: of a hub id: commit, tag or branch; None takes what the hub shows now.
+            remote: read a model that NDIF hosts, with the backend "nnsight": True, or the URL of a server like it, or
+                "local" for nnsight's simulation of one. No weights come here, so it can be read and nothing else.
 
         Raises:
             CheckpointError: it cannot be loaded.
             BackendError: there is no such backend, or it does not take this model.
-            ConfigError: there are not that many blocks, or `device_map` is given too.
+            ConfigError: there are not that many blocks, options contradict each other, or a revision of a directory.
+            HubError: that revision cannot be fetched.
         """
         check_backend(backend)  # before the minutes a large model takes to load
+        if remote:
+            check_hosted(backend, device, dtype, device_map, first_blocks, revision)
+            hf, tokenizer = load_skeleton(path)
+            return cls(hf, tokenizer, backend, str(path), remote)
+        if revision is not None:
+            path = open_folder(path, revision, expected="config.json")
         if first_blocks is not None:
             if backend != "torch" or device_map is not None:
                 raise ConfigError(
@@ -128,7 +150,7 @@ class HookedModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go: the embedding's device, of a model that is spread over several."""
-        return self.architecture.device
+        return torch.device("cpu") if self.remote else self.architecture.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -171,7 +193,7 @@ class HookedModel:
             SiteError: a site does not exist in this model, or lies beyond `stop_after`.
             ConfigError: the arguments contradict each other, or the model is in training mode where nothing is trained.
             DataError: the batch has no rows, a row is longer than the model's context, or an id is none of its own.
-            BackendError: the backend disagrees with the torch backend, or cannot give the gradients asked for.
+            BackendError: the backend disagrees with the torch backend, or cannot give the gradients or edits asked for.
         """
         reads = tuple(dict.fromkeys(reads))
         own = merge_edits(edits)
@@ -189,7 +211,8 @@ class HookedModel:
         forward_pass = ForwardPass(context_of_batch(batch), wanted, merged, stop=stop, keep=kept)
         # torch.compile would not notice hooks that come and go.
         with self._ambient.handed_over(forward_pass.context), compiled_code_unused():
-            self._agreement.ensure(forward_pass.sites)
+            if not self.remote:
+                self._agreement.ensure(forward_pass.sites)
             with nullcontext() if self._prefix is None else self._prefix.used(batch, forward_pass):
                 self._backend.run(batch, forward_pass)
         return Trace(reads, forward_pass.values.get(Site.logits), forward_pass.values)
@@ -204,6 +227,7 @@ class HookedModel:
         Raises:
             SiteError: a site does not exist in this model.
         """
+        self._check_here("edited")
         merged = merge_edits(edits)
         for site in merged:
             self.architecture.module_at(site)
@@ -258,6 +282,7 @@ class HookedModel:
             DataError: the batch does not fit the model, or leaves too little of its context for the new tokens.
             ScoreError: the logits are not numbers.
         """
+        self._check_here("asked to generate")
         check_batch(batch, self.architecture, max_new_tokens)
         check_mode(self.hf)
         if self.is_partial:
@@ -282,19 +307,23 @@ class HookedModel:
     def save_pretrained(self, path: str | Path) -> None:
         """Write model and tokenizer in Hugging Face layout.
 
-        Of a model loaded up to some block the checkpoint it came from is copied, with the changed tensors in it.
+        Of a model loaded up to some block the checkpoint it came from is copied, with the changed tensors in it. Of a
+        sharded one the weights are gathered, for which every process has to call; the first writes them.
 
         Raises:
             CheckpointError: that checkpoint cannot be copied; see `write_changed`.
         """
+        self._check_here("saved")
         if self.is_partial:
             write_changed(self.name, path, dict(self.hf.named_parameters()), self.hf.base_model_prefix)
             return
-        self.hf.save_pretrained(path)
-        self.tokenizer.save_pretrained(path)
+        if save_weights(self.hf, path):
+            self.tokenizer.save_pretrained(path)
 
     def hash(self) -> str:
-        """SHA-256 of all parameters; recomputed when `mark_changed` was called or an in-place change is noticed."""
+        """SHA-256 of all parameters (of a hosted model, of its name); recomputed when a change is noticed or marked."""
+        if self.remote:
+            return hashlib.sha256(f"hosted {self.name}".encode()).hexdigest()
         versions = [(id(parameter), parameter._version) for parameter in self.hf.parameters()]
         if self._hash is None or self._hash[0] != versions:
             self._hash = (versions, weights_hash(self.hf))
@@ -309,6 +338,12 @@ class HookedModel:
         self._hash = None
         self._agreement.forget()
         self._backend.mark_changed()
+
+    def _check_here(self, what: str) -> None:
+        if self.remote:
+            raise BackendError(
+                f"{self.name} is hosted elsewhere and can only be read, not {what}; load it without remote"
+            )
 
     def _last_site(self, reads: Sequence[Site], stop_after: int | None, logits: bool | None) -> Site | None:
         """Where the pass may end; None for a whole pass."""

@@ -3,7 +3,6 @@
 A selection narrows down; padding is never among the tokens, and the leading BOS only where the edit says so.
 """
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions.contexts import EditContext
+from interp_unlearn.settings import check_fields, is_finite
 
 __all__ = ["Span", "TokenMask", "TokenSelection", "Tokens", "Where", "check_tokens", "selected_tokens"]
 
@@ -59,6 +59,7 @@ class Span(TokenSelection):
     stop: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.stop is not None and (self.start < 0) == (self.stop < 0) and self.start >= self.stop:
             raise ConfigError(f"Span({self.start}, {self.stop}) is empty; expected start < stop")
 
@@ -109,14 +110,17 @@ class Where(TokenSelection):
     side: Literal["above", "below"] = "above"
 
     def __post_init__(self) -> None:
-        norm = self.direction.norm()
-        if self.direction.ndim != 1 or not norm > 0 or not torch.isfinite(norm):
+        if not isinstance(self.direction, Tensor) or self.direction.ndim != 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError("Where: expected a finite direction [d] that is not zero")
+        direction = self.direction.to(torch.promote_types(self.direction.dtype, torch.float32))
+        norm = direction.norm()  # in half precision it may overflow
+        if not norm > 0 or not torch.isfinite(norm):
             raise ConfigError("Where: expected a finite direction [d] that is not zero")
         if self.side not in ("above", "below"):
             raise ConfigError(f"Where: side must be 'above' or 'below', got {self.side!r}")
-        if not math.isfinite(self.threshold):
-            raise ConfigError(f"Where: threshold: expected a finite number, got {self.threshold}")
-        object.__setattr__(self, "direction", self.direction / norm)
+        if not is_finite(self.threshold):
+            raise ConfigError(f"Where: threshold: expected a finite number, got {self.threshold!r}")
+        object.__setattr__(self, "direction", direction / norm)
 
     def select(self, activation: Tensor, context: EditContext) -> Tensor:
         if activation.ndim != 3 or activation.shape[-1] != len(self.direction):

@@ -10,7 +10,8 @@ from torch import nn
 from interp_unlearn.artifacts import LARGEST_JSON, hash_tensors
 from interp_unlearn.errors import CheckpointError, ConfigError
 from interp_unlearn.models.checkpoint_copy import weight_files
-from interp_unlearn.models.quantisation import quantisation_of
+from interp_unlearn.models.processes import is_sharded, whole
+from interp_unlearn.models.quantisation import HOSTED, quantisation_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -68,6 +69,25 @@ def load_first_blocks(
     left_out = keep_blocks(config, n_blocks)
     model, tokenizer = _load(AutoModel, path, dtype, device, None, config=config)
     return model, tokenizer, left_out
+
+
+def load_skeleton(path: str | Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """A causal language model without its weights, which are hosted elsewhere, and its tokenizer.
+
+    Raises:
+        CheckpointError: there is no configuration or no tokenizer, or they cannot be read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(path)
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        raise _refusal(path, error) from error
+    for parameter in model.requires_grad_(False).parameters():
+        setattr(parameter, HOSTED, True)
+    return model.eval(), load_tokenizer(path)
 
 
 def load_config(path: str | Path) -> "PretrainedConfig":
@@ -181,13 +201,16 @@ def _load(
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 of all parameters: names, dtypes, shapes and bytes; tied parameters count once.
 
-    Of a quantised model the scales, which are no parameters, are hashed with them.
+    Of a quantised model the scales, which are no parameters, are hashed with them. Of a sharded one the tensors are
+    gathered one by one, for which every process has to call.
 
     Raises:
         CheckpointError: a device_map keeps some of them elsewhere.
     """
     if any(parameter.is_meta for parameter in model.parameters()):
         raise CheckpointError("weights that device_map has moved off their device cannot be hashed; load without it")
+    if is_sharded(model):
+        return hash_tensors((name, whole(parameter.detach())) for name, parameter in model.named_parameters())
     return hash_tensors(model.named_parameters() if quantisation_of(model) is None else model.state_dict().items())
 
 

@@ -10,6 +10,8 @@ from interp_unlearn.errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
+HOSTED = "interp_unlearn_hosted"
+"""Attribute of the parameters of a model that stands for one which is hosted elsewhere."""
 SUPPORTED = ("bitsandbytes",)
 """Quantisation methods, in the words of config.json, whose activations and hashes are tested: 8 and 4 bit."""
 
@@ -40,12 +42,14 @@ def check_quantisation(model: nn.Module) -> None:
 
 
 def check_trainable(parameters: "Mapping[str, Tensor]") -> None:
-    """Refuse parameters that hold codes instead of numbers, which no gradient step can change.
+    """Refuse parameters that hold codes instead of numbers, or that are not here, which no gradient step can change.
 
     Raises:
         ConfigError: there is one.
     """
     for name, parameter in parameters.items():
+        if getattr(parameter, HOSTED, False):
+            raise ConfigError(f"{name} is not here: the model is hosted elsewhere and can only be read; load it")
         # The codes of 4-bit weights may be stored in a floating-point format.
         if not parameter.is_floating_point() or type(parameter).__module__.startswith("bitsandbytes"):
             raise ConfigError(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.objectives.tokens import select_tokens
+from interp_unlearn.settings import check_fields
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ProjectionScale:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.gap > 0:
             raise ConfigError(
                 "the forget texts must project beyond the neutral ones, but the gap of their medians is "

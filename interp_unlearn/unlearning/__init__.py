@@ -48,6 +48,7 @@ from interp_unlearn.unlearning.registry import (
 )
 from interp_unlearn.unlearning.rerouting import Rerouting
 from interp_unlearn.unlearning.result import UnlearnResult
+from interp_unlearn.unlearning.sharding import shard
 from interp_unlearn.unlearning.shrinking import ShrinkPerturb
 from interp_unlearn.unlearning.subspace import SubspacePenalty
 from interp_unlearn.unlearning.task_vector import TaskVector
@@ -114,6 +115,7 @@ __all__ = [
     "register_method",
     "register_objective",
     "scheduled_rows",
+    "shard",
     "steering_edits",
     "unlearn",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp_unlearn.artifacts import hash_tensors, read_record, read_tensors, replaced, write_json, write_tensors
 from interp_unlearn.errors import ArtifactError, ConfigError
+from interp_unlearn.settings import check_fields
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,9 @@ class Checkpoints:
     every: int = 50
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Path(self.folder))
+        if isinstance(self.folder, str):
+            object.__setattr__(self, "folder", Path(self.folder))
+        check_fields(self)
         if self.every < 1:
             raise ConfigError(f"checkpoints: every must be at least 1, got {self.every}")
 

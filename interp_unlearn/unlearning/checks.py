@@ -5,8 +5,7 @@ from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.unlearning.config import UnlearnConfig
@@ -15,15 +14,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def check_finite(loss: Tensor, step: int, name: str) -> None:
+def check_finite(loss: float, step: int, name: str) -> None:
     """The loss of a step must be a finite number.
 
     Raises:
         ConfigError: it is not.
     """
-    if not bool(torch.isfinite(loss)):
+    if not math.isfinite(loss):
         raise ConfigError(
-            f"objective {name}: the loss is {loss.item()} at step {step}; the original weights are put back; "
+            f"objective {name}: the loss is {loss} at step {step}; the original weights are put back; "
             "lower the learning rate, set clip, or check the model for non-finite weights"
         )
 

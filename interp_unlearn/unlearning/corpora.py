@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -52,8 +52,11 @@ class UnlearnData:
             value = getattr(self, field.name)
             if isinstance(value, str):
                 raise DataError(field.name, "expected a list of texts, got one string; wrap it in a list")
-            if value is not None:
-                object.__setattr__(self, field.name, tuple(value))
+            if value is None and field.default is None:
+                continue
+            if not isinstance(value, Iterable):
+                raise DataError(field.name, f"expected a list of texts, got {type(value).__name__}")
+            object.__setattr__(self, field.name, tuple(value))
         for name in ("forget", "retain", "neutral"):
             texts, completions = getattr(self, name), getattr(self, f"{name}_completions")
             if completions is not None and len(completions) != len(texts):

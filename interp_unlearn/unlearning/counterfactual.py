@@ -40,6 +40,8 @@ class Counterfactual(Objective):
         name: for tables.
     """
 
+    stacks = 2
+
     def __init__(
         self, layers: int | Sequence[int] = (), *, by: By = "cosine", meta: bool = False, name: str = "counterfactual"
     ) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions import Edit, EditContext
+from interp_unlearn.settings import check_fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +18,7 @@ class Flatten(Edit):
 
     Distilled from the frozen original on forget texts, it forgets which answer of a pool is the true one and keeps that
     one of them comes there. Privileged: it needs the pools, which a user may not have. Answers of several tokens are
-    flattened at their first alone.
+    flattened at their first alone, and what follows the BOS directly stays as it is, for the BOS is never edited.
 
     Attributes:
         pools: token ids of each pool; no id twice.
@@ -27,6 +28,7 @@ class Flatten(Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_fields(self)
         ids = list(chain.from_iterable(self.pools))
         if not ids or min(map(len, self.pools)) == 0 or len(ids) != len(set(ids)):
             raise ConfigError(

@@ -5,17 +5,19 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from interp_unlearn.models.processes import whole
+
 Gradients = dict[str, Tensor]
 
 
 def inner_product(a: Gradients, b: Gradients) -> float:
     """Sum over all tensors of their elementwise products, in float32 or better."""
-    return sum(float((a[name].float() * b[name].float()).sum()) for name in a.keys() & b.keys())
+    return sum(float(whole((a[name].float() * b[name].float()).sum())) for name in a.keys() & b.keys())
 
 
 def norm_of(tensors: Iterable[Tensor]) -> float:
     """The L2 norm of all tensors taken together."""
-    norms = [tensor.detach().float().norm() for tensor in tensors]
+    norms = [whole(tensor.detach().float().norm()) for tensor in tensors]
     return float(torch.stack(norms).norm()) if norms else 0.0
 
 

@@ -6,6 +6,7 @@ Each is what `HookedModel.edited` and the `distilled` objective take. The weight
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from interp_unlearn.errors import ConfigError
@@ -107,10 +108,12 @@ def steering_edits(
     """
     found = layer_directions(directions, layers, estimator)
     units = {layer: 1.0 if scales is None else _scale(scales, layer).gap for layer in layers}
-    return {
-        Site(layer, "resid_post"): Add(found[layer] / found[layer].norm(), -coefficient * units[layer])
-        for layer in layers
-    }
+    edits: dict[Site, Edit] = {}
+    for layer in layers:
+        # At least in float32: in half precision a norm may overflow, and the vector would come out as zero.
+        vector = found[layer].to(torch.promote_types(found[layer].dtype, torch.float32))
+        edits[Site(layer, "resid_post")] = Add(vector / vector.norm(), -coefficient * units[layer])
+    return edits
 
 
 def candidate_teachers(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from interp_unlearn.models.processes import ALONE, Processes
 from interp_unlearn.unlearning.adapters import adapters
 from interp_unlearn.unlearning.checkpoints import Checkpoints
 from interp_unlearn.unlearning.checks import check_moved
@@ -40,6 +41,7 @@ def unlearn(
     resume: Checkpoints | None = None,
     restore: bool = False,
     progress: bool = True,
+    processes: Processes = ALONE,
 ) -> UnlearnResult:
     """Train a model in place toward an objective while the retain terms hold the rest.
 
@@ -58,6 +60,9 @@ def unlearn(
         resume: where the run's state is kept, to go on from after an interruption.
         restore: put the original weights back at the end, as an attack that only measures does.
         progress: whether to show a progress bar.
+        processes: that make this very call together, see `Processes.of_torchrun`. Each takes its rows of every batch;
+            updates, history and curve are those of one process, to rounding, and every process has them. The first
+            alone writes. Of a model that `shard` has cut, each holds a part.
 
     Raises:
         ConfigError: the objective does not fit the model or the data; no gradient reaches a trained tensor; the loss is
@@ -74,10 +79,10 @@ def unlearn(
         reference = Reference(trained)
         try:
             with training(model.hf, trained):
-                run = TrainingRun.prepared(model, objective, data, config, trained, reference, rules)
+                run = TrainingRun.prepared(model, objective, data, config, trained, reference, rules, processes)
                 if resume is not None:
                     run.resume(resume)
-                stopped = _train(run, checkpoints, callback, resume, progress)
+                stopped = _train(run, checkpoints, callback, resume, progress and processes.is_first)
             changed = reference.changed()
             check_moved(changed, objective.name, config)
         except BaseException:
@@ -89,7 +94,7 @@ def unlearn(
         elif adapted is not None:
             adapted.merge()
     model.mark_changed()
-    if resume is not None:
+    if resume is not None and processes.is_first:
         resume.remove()
     seconds = time.perf_counter() - started
     history, curve = pd.DataFrame(run.history), pd.DataFrame(run.curve)

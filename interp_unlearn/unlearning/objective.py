@@ -1,7 +1,7 @@
 """What the training loop asks of an objective."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Bool, Float
@@ -34,7 +34,10 @@ class Objective(ABC):
         meta: whether the objective is trained against an inner adversary by default.
         needs_original: whether `targets` must be called on the original weights.
         needs_logits: whether the loss is on predictions, so that passes go through the whole model.
+        stacks: 2 where a batch is rows and then their counterparts, which must not be parted; 1 otherwise.
     """
+
+    stacks = 1
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ def as_layers(layers: int | Sequence[int]) -> tuple[int, ...]:
     Raises:
         ConfigError: there are none, or one is no number from 0.
     """
-    given = (layers,) if isinstance(layers, int) else tuple(layers)
+    given = tuple(layers) if isinstance(layers, Iterable) else (layers,)
     if wrong := [layer for layer in given if not isinstance(layer, int) or layer < 0]:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"layers: expected numbers counted from 0, got {wrong[0]!r}")
     chosen = tuple(sorted(set(given)))

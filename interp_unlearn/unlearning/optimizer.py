@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interp_unlearn.models.processes import sharded_like, whole
 from interp_unlearn.unlearning.config import UnlearnConfig
 
 _OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}
@@ -38,7 +39,7 @@ class Optimizer:
         for name, master in self._masters.items():
             master.grad = gradients[name].to(master.dtype) if name in gradients else None
         limit = float("inf") if clip is None else clip
-        norm = float(torch.nn.utils.clip_grad_norm_(self._masters.values(), limit))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self._masters.values(), limit)))
         self._optimizer.step()
         with torch.no_grad():
             for name, master in self._masters.items():
@@ -62,14 +63,15 @@ class Optimizer:
         for name, master in self._masters.items():
             if master is not self._trained[name]:
                 with torch.no_grad():
-                    master.copy_(state[f"master.{name}"])
+                    master.copy_(sharded_like(state[f"master.{name}"], master))
             moments: dict[str, Any] = {}
             for key, value in state.items():
                 kind, _, rest = key.partition(".")
                 moment, _, owner = rest.partition(".")
                 if kind == "moment" and owner == name:
                     # The counter of steps stays on the CPU, as torch keeps it.
-                    moments[moment] = value.clone() if value.ndim == 0 else value.to(master.device, copy=True)
+                    copied = value.clone() if value.ndim == 0 else value.to(master.device, copy=True)
+                    moments[moment] = copied if value.ndim == 0 else sharded_like(copied, master)
             if moments:
                 self._optimizer.state[master] = moments
 

@@ -34,6 +34,8 @@ class DPO(Objective):
         name: for tables.
     """
 
+    stacks = 2
+
     def __init__(self, beta: float = 0.1, *, layers: Sequence[int] = (), name: str = "dpo") -> None:
         super().__init__(name, layers=tuple(layers), needs_original=True, needs_logits=True)
         if not 0 < beta < float("inf"):

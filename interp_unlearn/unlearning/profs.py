@@ -11,6 +11,7 @@ from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions import ProjectOut
 from interp_unlearn.models import parameters_by_role
 from interp_unlearn.objectives import Centre, without_subspace
+from interp_unlearn.settings import check_fields
 from interp_unlearn.sites import Site
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import UnlearnData
@@ -50,6 +51,7 @@ class ProFS(WeightEdit):
     name: str = field(default="profs", kw_only=True)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if min(self.rank, self.n_pairs) < 1:
             raise ConfigError(f"{self.name}: rank and n_pairs must be at least 1, got {self.rank} and {self.n_pairs}")
 

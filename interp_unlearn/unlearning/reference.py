@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.models import check_trainable, parameters_by_role
+from interp_unlearn.models.processes import whole
 from interp_unlearn.unlearning.config import UnlearnConfig
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ class Reference:
 
         rows: list[dict[str, object]] = []
         for name, parameter in self._trained.items():
-            before = self._original[name]
-            delta = parameter.detach().double() - before.double()
+            before = whole(self._original[name])
+            delta = whole(parameter.detach()).double() - before.double()
             rows.append(
                 {
                     "tensor": name,

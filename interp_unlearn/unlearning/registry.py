@@ -1,11 +1,11 @@
 """Ways to unlearn by name, as the command line and the study ask for them."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.settings import call_with
 from interp_unlearn.unlearning.objective import Objective
 from interp_unlearn.unlearning.weight_edit import WeightEdit
 
@@ -125,14 +125,7 @@ def build_method(name: str, **options: object) -> "Objective | WeightEdit | Mapp
         ConfigError: the name is unknown, or the options do not fit it.
     """
     method_kind(name)
-    builder = _methods[name].builder
-    signature = inspect.signature(builder)
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        accepted = ", ".join(signature.parameters)
-        raise ConfigError(f"objective {name}: {error}; its options are {accepted}") from error
-    return builder(**options)
+    return call_with(_methods[name].builder, options, f"objective {name}")
 
 
 def build_objective(name: str, **options: object) -> Objective:

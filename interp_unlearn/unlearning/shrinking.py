@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.settings import check_fields
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import UnlearnData
 from interp_unlearn.unlearning.reference import Reference
@@ -37,7 +38,8 @@ class ShrinkPerturb(WeightEdit):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1 or not 0 <= self.beta < float("inf"):
+        check_fields(self)
+        if not 0 < self.alpha <= 1 or not self.beta >= 0:
             raise ConfigError(
                 f"{self.name}: alpha must lie above 0 and up to 1 and beta be 0 or more, got {self.alpha}, {self.beta}"
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.settings import is_finite
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import UnlearnData
 from interp_unlearn.unlearning.fine_tuning import FineTuning
@@ -41,9 +42,10 @@ class TaskVector(WeightEdit):
 
     def __post_init__(self) -> None:
         given = self.coefficient
-        tried = (float(given),) if isinstance(given, int | float) else tuple(float(value) for value in given)
-        if not tried or not all(0 < value < float("inf") for value in tried):
-            raise ConfigError(f"{self.name}: coefficients must be more than 0 and finite, got {given}")
+        listed = tuple(given) if isinstance(given, Sequence) else (given,)
+        if not listed or not all(is_finite(value) and value > 0 for value in listed):
+            raise ConfigError(f"{self.name}: coefficients must be more than 0 and finite, got {given!r}")
+        tried = tuple(float(value) for value in listed)
         if len(tried) > 1 and self.score is None:
             raise ConfigError(
                 f"{self.name}: {len(tried)} coefficients need a score to choose by; give it, or one of them"

@@ -14,11 +14,13 @@ from interp_unlearn.artifacts import as_read_back
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions.prefix import PrefixCache, SharedPrefix, first_trained_block
 from interp_unlearn.models import TokenBatch
+from interp_unlearn.models.processes import ALONE, Processes, sharded_like, whole_tensors
 from interp_unlearn.unlearning.attacked import AttackedGradients
 from interp_unlearn.unlearning.checkpoints import Checkpoints, fingerprint
 from interp_unlearn.unlearning.checks import check_finite, check_gradient, check_reached
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, UnlearnData, forget_mask, retain_mask
+from interp_unlearn.unlearning.distributed import check_distributed, parts_of, summed, summed_logs
 from interp_unlearn.unlearning.gradients import Gradients, added, cosine_of, norm_of, with_zeros
 from interp_unlearn.unlearning.guard import Guard
 from interp_unlearn.unlearning.objective import Logs, Objective
@@ -42,6 +44,7 @@ class TrainingRun:
 
     Attributes:
         told: what the objective was told.
+        processes: that share each update.
         steps_taken: updates so far.
         history: one row an update.
         curve: one row a checkpoint, kept here so that an interrupted run does not lose them.
@@ -61,6 +64,7 @@ class TrainingRun:
     told: dict[str, Any]
     trade_off: TradeOff | None = None
     guard: Guard | None = None
+    processes: Processes = ALONE
     steps_taken: int = 0
     history: list[Logs] = field(default_factory=list[Logs])
     curve: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
@@ -75,12 +79,14 @@ class TrainingRun:
         trained: Mapping[str, nn.Parameter],
         reference: Reference,
         rules: Sequence[UpdateRule],
+        processes: Processes = ALONE,
     ) -> "TrainingRun":
         """Tokenise, check that everything fits together, and prepare the objective.
 
         Raises:
             ConfigError: it does not fit.
         """
+        check_distributed(model, objective, config, rules, processes)
         corpora = Corpora.from_data(model.tokenizer, data, config.max_length or model.context_length)
         if config.forget_on == "completion" and not objective.corpus(corpora).has_completions:
             raise ConfigError(
@@ -122,6 +128,7 @@ class TrainingRun:
             told,
             None if config.trade_off is None else TradeOff(config.trade_off),
             None if config.guard is None else Guard(config.guard, corpora.require("retain", objective.name)),
+            processes,
         )
 
     def step(self) -> None:
@@ -153,7 +160,7 @@ class TrainingRun:
         """Why training should stop here, if the guard says so."""
         if self.guard is None:
             return None
-        objection = self.guard.objection(self.steps_taken, self.model, self.reference)
+        objection = self.processes.of_first(self.guard.objection(self.steps_taken, self.model, self.reference))
         if objection is not None:
             logger.warning("objective %s: %s", self.objective.name, objection)
         return objection
@@ -173,7 +180,9 @@ class TrainingRun:
             "objective": self.objective.state(),
             "trade_off": None if self.trade_off is None else self.trade_off.factor,
         }
-        checkpoints.save(self._identity, tensors, record)
+        gathered, identity = whole_tensors(tensors.items(), self.processes), self._identity
+        if self.processes.is_first:
+            checkpoints.save(identity, gathered, record)
 
     def resume(self, checkpoints: Checkpoints) -> None:
         """Go on from a kept state, if there is one."""
@@ -183,7 +192,7 @@ class TrainingRun:
         tensors, record = found
         with torch.no_grad():
             for name, parameter in self.trained.items():
-                parameter.copy_(tensors[f"trained.{name}"])
+                parameter.copy_(sharded_like(tensors[f"trained.{name}"], parameter))
         self.optimizer.load_state(_under("optimizer.", tensors))
         for index, rule in enumerate(self.rules):
             rule.load_state(_under(f"rule{index}.", tensors))
@@ -225,41 +234,41 @@ class TrainingRun:
 
     def _objective_gradient(self, batches: list[TokenBatch], weight: float) -> tuple[Gradients, Logs]:
         objective = self.objective
+        batches = parts_of(batches, objective.stacks, self.processes)
         masks = [forget_mask(batch, self.config) for batch in batches]
         shares = _shares([objective.weight(batch, mask) for batch, mask in zip(batches, masks, strict=True)])
         logs: Logs = {"forget": 0.0}
         with ExitStack() as stack:
             for rule in self.rules:
                 stack.enter_context(rule.watching(self.model.hf, self.trained))
-            for batch, mask, share in zip(batches, masks, shares, strict=True):
+            for batch, mask, share in self.processes.own(list(zip(batches, masks, shares, strict=True))):
                 with self.model.sharing(self.prefix):
                     with self._frozen(objective.needs_original):  # before the student's pass: a swap spoils its graph
                         targets = objective.targets(self.model, batch)
                     loss, found = objective.loss(self.model, batch, mask, targets)
-                    check_finite(loss, self.steps_taken, objective.name)
                     (weight * share * loss).backward()
                 _add_logs(logs, {"forget": loss.item(), **found}, share)
-        return self._taken(), logs
+        return self._taken(), self._summed_logs(logs, "forget")
 
     def _retain_gradient(self, retention: Retention, seed: int, step: int, weight: float) -> tuple[Gradients, Logs]:
         config, corpus = self.config, self.corpora.require("retain", self.objective.name)
         indices = range(step * config.accumulation, (step + 1) * config.accumulation)
         rows = [corpus.scheduled(config.batch_size, index, seed, "retain") for index in indices]
-        batches = [corpus.batch(chosen, self.model.device) for chosen in rows]
+        batches = parts_of([corpus.batch(chosen, self.model.device) for chosen in rows], 1, self.processes)
         masks = [retain_mask(batch, config) for batch in batches]
         hidden = _shares([float(mask.sum()) for mask in masks])
         predicted = _shares([float(batch.content_mask[:, 1:].sum()) for batch in batches])
         logs: Logs = {"retain": 0.0}
-        for batch, mask, *shares in zip(batches, masks, hidden, predicted, strict=True):
+        parts = list(zip(batches, masks, hidden, predicted, strict=True))
+        for batch, mask, *shares in self.processes.own(parts):
             with self.model.sharing(self.prefix):
                 with self._frozen(retention.needs_original):
                     before = retention.run(self.model, batch) if retention.needs_original else None
                 after = retention.run(self.model, batch)
                 loss, found = retention.loss(before, after, batch, mask, (shares[0], shares[1]))
-                check_finite(loss, self.steps_taken, self.objective.name)
                 (weight * loss).backward()
             _add_logs(logs, {"retain": weight * loss.item(), **found}, 1.0)
-        return self._taken(), logs
+        return self._taken(), self._summed_logs(logs, "retain")
 
     def _learn_trade_off(self, trade_off: TradeOff, retention: Retention, retain: Gradients, logs: Logs) -> None:
         """Move the factor after an update; `retain` is the retain gradient from before it."""
@@ -281,12 +290,18 @@ class TrainingRun:
         return self.reference.original() if original else torch.no_grad()
 
     def _taken(self) -> Gradients:
-        """The gradients that backward passes left, taken off the parameters."""
+        """The gradients that backward passes left, of all processes, taken off the parameters."""
         found: Gradients = {}
         for name, parameter in self.trained.items():
             if parameter.grad is not None:
                 found[name], parameter.grad = parameter.grad, None
-        return found
+        return summed(found, self.trained, self.processes)
+
+    def _summed_logs(self, logs: Logs, loss: str) -> Logs:
+        """The numbers of all processes, with a loss that every one of them then finds to be finite, or not."""
+        logs = summed_logs(logs, self.processes)
+        check_finite(logs[loss], self.steps_taken, self.objective.name)
+        return logs
 
 
 def _compared(forget: Gradients, retain: Gradients | None) -> Logs:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.settings import call_with
 from interp_unlearn.unlearning.gradients import Gradients, inner_product, norm_of
 
 
@@ -214,7 +215,7 @@ def build_rule(name: str, **options: Any) -> UpdateRule:
     """
     if name not in RULES:
         raise ConfigError(f"unknown update rule {name!r}; expected one of {', '.join(RULES)}")
-    return RULES[name](**options)
+    return call_with(RULES[name], options, f"update rule {name}")
 
 
 def _owner(hf: nn.Module, name: str) -> nn.Module:

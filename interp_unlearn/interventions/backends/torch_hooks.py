@@ -14,6 +14,7 @@ from interp_unlearn.errors import BackendError
 from interp_unlearn.interventions.forward_pass import ForwardPass
 from interp_unlearn.models.architecture import INPUT_COMPONENTS, Architecture
 from interp_unlearn.models.batches import TokenBatch
+from interp_unlearn.models.processes import is_sharded
 from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
@@ -63,9 +64,10 @@ def install_hooks(architecture: Architecture, forward_pass: ForwardPass) -> list
         The handles, all of which the caller has to remove.
     """
     handles: list[RemovableHandle] = []
+    whole_pass = is_sharded(architecture.model)  # FSDP2 puts its shards back at the end of a pass, and nowhere else
     for site in forward_pass.sites:
         module = architecture.module_at(site)
-        last = site == forward_pass.stop
+        last = site == forward_pass.stop and not whole_pass
         if site.component in ("attn_out", "resid_mid") and forward_pass.needs_mid(site.layer):
             if site.component == "attn_out":
                 continue  # visited together with resid_mid, which comes next

@@ -10,7 +10,7 @@ import pandas as pd
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks import gpu, importing, interventions, machine, probes, unlearning
+from benchmarks import determinism, gpu, importing, interventions, machine, probes, unlearning
 from benchmarks.page import PAGE, keep_result, page_text, write_page
 
 MEASURED = {
@@ -23,6 +23,7 @@ MEASURED = {
     "update": unlearning.measure_step,
     "training_memory": unlearning.measure_training_memory,
     "unlearning_8b": unlearning.measure_8b,
+    "determinism": determinism.measure,
     "gpu": gpu.measure,
 }
 DESCRIBED = {
@@ -35,6 +36,7 @@ DESCRIBED = {
     "update": unlearning.describe_step,
     "training_memory": unlearning.describe_training_memory,
     "unlearning_8b": unlearning.describe_8b,
+    "determinism": determinism.describe,
     "gpu": gpu.describe,
 }
 

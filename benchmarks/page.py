@@ -77,6 +77,11 @@ def keep_result(name: str, table: pd.DataFrame, machine: Mapping[str, Any]) -> N
 
 def write_page(sections: Mapping[str, Callable[[pd.DataFrame], list[Section]]]) -> None:
     """Write the page from all results there are."""
+    PAGE.write_text(page_text(sections), encoding="utf-8")
+
+
+def page_text(sections: Mapping[str, Callable[[pd.DataFrame], list[Section]]]) -> str:
+    """The page that all stored results make."""
     text = INTRODUCTION
     for name, describe in sections.items():
         file = RESULTS / f"{name}.json"
@@ -85,7 +90,7 @@ def write_page(sections: Mapping[str, Callable[[pd.DataFrame], list[Section]]]) 
         stored = json.loads(file.read_text(encoding="utf-8"))
         for section in describe(pd.DataFrame(stored["rows"])):
             text += _markdown(section, stored["machine"])
-    PAGE.write_text(text, encoding="utf-8")
+    return text
 
 
 def ratio_columns(table: pd.DataFrame) -> pd.DataFrame:

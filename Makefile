@@ -22,11 +22,11 @@ toxicity: $(INSTALLED)
 knowledge: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn compare --goal knowledge --out runs/knowledge
 
-# Attacks on unlearned models of both goals, and their changes of the weights taken apart; about two hours.
+# Attacks on unlearned models of both goals, and their changes of the weights taken apart; hours on two cores.
 evidence: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn evidence --out runs/evidence
 
-# The factorial on eight organisms, seven of them built here; about six hours.
+# The factorial on eight organisms, seven of them built here; many hours.
 replication: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn replicate --out runs/replication
 
@@ -82,12 +82,12 @@ TRY ?= --reproduce
 try-wheel: wheel
 	$(PYTHON) tests/downstream/try_wheel.py dist/*.whl $(TRY)
 
-# The suite with coverage of lines and branches, and of which test reaches which line; about half an hour on two cores.
+# The suite with coverage of lines and branches, and of which test reaches which line.
 coverage: .venv/.mutation
 	HF_HUB_OFFLINE=1 .venv/bin/pytest -q -n auto --maxprocesses 8 --dist worksteal --cov=interp_unlearn --cov-branch \
 	    --cov-context=test --cov-report=term:skip-covered --cov-fail-under=95
 
-# How many of 300 small faults in the code the tests notice; after `make coverage`, about two hours on two cores.
+# How many of 300 small faults in the code the tests notice; after `make coverage`; hours.
 mutation: .venv/.mutation
 	HF_HUB_OFFLINE=1 .venv/bin/python -m benchmarks.mutation
 

@@ -50,7 +50,7 @@ def test_the_judge_knows_the_original_and_its_twin_in_whatever_words(goal: Any) 
     assert outcome["target"] == original.scores.tolist()
 
 
-def test_insults_and_answers_are_cut_off_where_they_are_told(tokenizer: Any) -> None:
+def test_insults_and_answers_are_cut_off_where_they_are_told() -> None:
     scenes = load_stage("toxicity")
     texts = patch_texts(scenes, scenes.sets.test[:300], scenes.model("knows_all"))
     for example, prompt, answer in zip(scenes.sets.test, texts.prompts, texts.answers, strict=False):
@@ -86,7 +86,7 @@ def test_predictions_are_held_against_the_whole_interval() -> None:
     assert all(one.low < one.high for one in PREDICTIONS)
 
 
-def planted_attacks(out: Path, config: EvidenceConfig) -> None:
+def planted_attacks(out: Path) -> None:
     """Two seeds of one method, and the twin: items with a known share."""
     for name, seed, attacked_scores in (
         ("knowledge-rmu", 0, 0.4),
@@ -111,7 +111,7 @@ def planted_attacks(out: Path, config: EvidenceConfig) -> None:
 
 def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
     config = EvidenceConfig(seeds=(0, 1), subjects=(Subject("knowledge", "rmu"),), pairs=(), n_resamples=50)
-    planted_attacks(tmp_path, config)
+    planted_attacks(tmp_path)
     table = attack_table(tmp_path, config).set_index("method")
     assert table.loc["rmu", "recovered"] == pytest.approx(0.6)
     assert table.loc["rmu", "beyond_twin"] == pytest.approx(0.5)

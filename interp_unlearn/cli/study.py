@@ -1,4 +1,4 @@
-"""`figures`, `organism` and `reproduce`: the model organism and the study on it."""
+"""`figures`, `organism` and the studies on it: `reproduce`, `replicate`, `compare`, `evidence`."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -14,7 +14,7 @@ from interp_unlearn.figures.style import (
     panels,
     styled,
 )
-from interp_unlearn.figures.tables import require_columns
+from interp_unlearn.figures.tables import require_columns, spelled_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ def plot_attacks(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None) 
                 axis.axvline(line, color=GREY, linewidth=0.6)
             axis.set_yticks(range(len(attacks)), labels=[ATTACK_NAMES.get(name, name) for name in attacks])
             axis.set_ylim(len(attacks) - 0.5, -0.5)
-            n = _numbers(part["n"].astype(int).tolist())
+            n = spelled_range(part["n"].astype(int).tolist())
             axis.set_title(f"{goal_title(goal)} (n = {n})")
             axis.set_xlabel("share of the gap brought back")
         if ax is None:
@@ -85,8 +85,3 @@ def plot_attacks(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None) 
                 handles=legend_handles(names), loc="outside lower center", ncols=3, title="bars: 95% interval"
             )
     return figure
-
-
-def _numbers(found: list[int]) -> str:
-    low, high = min(found), max(found)
-    return str(low) if low == high else f"{low} to {high}"

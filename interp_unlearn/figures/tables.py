@@ -66,13 +66,13 @@ def interval_name(frame: "pd.DataFrame") -> str:
 
 def caption(frame: "pd.DataFrame", estimates: Mapping[Key, Estimate], mark: str | None = None) -> str:
     """What the marks of a figure are over: seeds, the interval drawn as ``mark``, and n where the table has it."""
-    seeds = _spelled_range([estimate.seeds for estimate in estimates.values()])
+    seeds = spelled_range([estimate.seeds for estimate in estimates.values()])
     parts = ["One seed" if seeds == "1" else f"Mean over {seeds} seeds"]
     if mark and any(estimate.high > estimate.low for estimate in estimates.values()):
         parts.append(f"{mark}: {interval_name(frame)}")
     for column, unit in (("n", "generations"), ("n_tokens", "tokens")):
         if column in frame.columns and frame[column].notna().to_numpy().all():
-            parts.append(f"n = {_spelled_range(frame[column].astype(int).tolist())} {unit} a seed")
+            parts.append(f"n = {spelled_range(frame[column].astype(int).tolist())} {unit} a seed")
     return "; ".join(parts)
 
 
@@ -102,7 +102,8 @@ def layer_ticks(layers: Sequence[int], at_most: int) -> tuple[list[int], list[st
     return ticks, ["emb" if layer == EMBED else str(layer) for layer in ticks]
 
 
-def _spelled_range(numbers: Sequence[int]) -> str:
+def spelled_range(numbers: Sequence[int]) -> str:
+    """One number where all are alike, else the smallest "to" the largest."""
     low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low} to {high}"
 

@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 
 TWIN = "twin"
 CHOSEN = "worst.parquet"  # written last
+RATES, STEPS = (3e-4, 1e-3, 3e-3), (10, 20, 60)
 KEYS = ["goal", "method", "attack"]
 
 
-def suite(stage: Stage) -> tuple[Attack, ...]:
-    """The attacks, at rates for models of the organism's size; other wordings are of its own English."""
-    rates, steps = (3e-4, 1e-3, 3e-3), (10, 20, 60)
+def suite() -> tuple[Attack, ...]:
+    """The attacks, at rates for models of the organism's size."""
     adapters = RelearnConfig(lora=LoraConfig(), roles=("attn", "mlp"))
     return (
-        *relearning(rates, steps),
-        Relearn(attacker=adapters, learning_rates=(1e-3, 3e-3, 1e-2), checkpoints=steps),
+        *relearning(),
+        Relearn(attacker=adapters, learning_rates=(1e-3, 3e-3, 1e-2), checkpoints=STEPS),
         AblateDirection(),
         AblateSubspace(),
         SteerBack(),
@@ -59,13 +59,11 @@ def suite(stage: Stage) -> tuple[Attack, ...]:
     )
 
 
-def relearning(
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3), steps: tuple[int, ...] = (10, 20, 60)
-) -> tuple[Attack, ...]:
+def relearning() -> tuple[Attack, ...]:
     """The attacks that teach: on others of what was forgotten, and on what has nothing to do with it."""
     return (
-        Relearn(learning_rates=rates, checkpoints=steps),
-        Relearn("neutral", learning_rates=rates, checkpoints=steps),
+        Relearn(learning_rates=RATES, checkpoints=STEPS),
+        Relearn("neutral", learning_rates=RATES, checkpoints=STEPS),
     )
 
 
@@ -77,7 +75,7 @@ def attack_folder(out: Path, name: str, seed: int) -> Path:
 def attack_subject(subject: Subject, seed: int, config: EvidenceConfig, out: Path) -> None:
     """Runs the suite on one model, going on where it stopped."""
     stage = load_stage(subject.goal)
-    _attack(stage, str(model_folder(out, subject, seed)), suite(stage), subject.name, seed, config, out)
+    _attack(stage, str(model_folder(out, subject, seed)), suite(), subject.name, seed, config, out)
 
 
 def attack_twin(goal: Goal, config: EvidenceConfig, out: Path) -> None:

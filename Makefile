@@ -1,9 +1,9 @@
 PYTHON ?= python3
 INSTALLED := .venv/.installed
-RUNS := runs/organism runs/toxicity runs/knowledge runs/evidence runs/replication
+RUNS := runs/organism runs/toxicity runs/knowledge runs/evidence runs/sensitivity runs/replication
 AUDIT := .venv/.audit/bin/pip-audit
 
-.PHONY: test coverage mutation reproduce quick toxicity knowledge evidence replication figures check-numbers lint docs notebooks benchmarks wheel try-wheel audit clean
+.PHONY: test coverage mutation reproduce quick toxicity knowledge evidence sensitivity replication figures check-numbers lint docs notebooks benchmarks wheel try-wheel audit clean
 
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/pytest -rs -n auto --maxprocesses 8 --dist worksteal
@@ -25,6 +25,10 @@ knowledge: $(INSTALLED)
 # Attacks on unlearned models of both goals, and their changes of the weights taken apart; hours on two cores.
 evidence: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn evidence --out runs/evidence
+
+# The factorial with other forget sets, steps and trained tensors, one changed at a time.
+sensitivity: $(INSTALLED)
+	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn sensitivity --out runs/sensitivity
 
 # The factorial on eight organisms, seven of them built here; many hours.
 replication: $(INSTALLED)

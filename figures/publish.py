@@ -1,7 +1,8 @@
 """Puts what a finished study found where it is read: its figures into this folder, its tables into README and docs.
 
-`make figures` publishes runs/organism, runs/toxicity, runs/knowledge, runs/evidence and runs/replication, whichever are
-there. published.json keeps, of everything published, its own hash and the hashes of the tables it was made from.
+`make figures` publishes runs/organism, runs/toxicity, runs/knowledge, runs/evidence, runs/sensitivity and
+runs/replication, whichever are there. published.json keeps, of everything published, its own hash and the hashes of the
+tables it was made from.
 
 With --check nothing is written, and exit code 1 says that something published is not what it should be: other than what
 the tables of a given run make, changed by hand since, or of no known run. The last two need no run, so that continuous
@@ -55,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         of_run = publications(run)
         if not of_run and not given.check:
             advice = (
-                "run `make reproduce`, `make toxicity`, `make knowledge`, `make evidence` or `make replication` first"
+                "run `make reproduce`, `make toxicity`, `make knowledge`, `make evidence`, `make sensitivity` or "
+                "`make replication` first"
             )
             print(f"{run} holds no finished study; {advice}", file=sys.stderr)
             return 2
@@ -90,6 +92,12 @@ def publications(run: Path) -> list[Publication]:
         return [
             *(Publication(f"figures/evidence_{path.name}", path.read_bytes(), tables) for path in drawn),
             Publication("docs/evidence.md: evidence", _evidence(run).encode(), tables),
+        ]
+    if (run / "sensitivity.md").exists():
+        tables = _hashes(run, "sensitivity.parquet", "cells.parquet")
+        return [
+            *(Publication(f"figures/{path.name}", path.read_bytes(), tables) for path in drawn),
+            Publication("docs/evidence.md: sensitivity", _sensitivity(run).encode(), tables),
         ]
     if not (run / "ranking.md").exists():
         return []
@@ -156,6 +164,12 @@ def _evidence(run: Path) -> str:
     from interp_unlearn.study.evidence.evidence import evidence_text
 
     return evidence_text(run) + "\n"
+
+
+def _sensitivity(run: Path) -> str:
+    from interp_unlearn.study.sensitivity import sensitivity_text
+
+    return sensitivity_text(run) + "\n"
 
 
 def _replication(run: Path) -> str:

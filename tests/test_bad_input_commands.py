@@ -60,6 +60,7 @@ TABLES: dict[str, dict[str, list[object]]] = {
     "paths/causal_effects.parquet": {"measure": ["../../x"], "site": ["embed"]},
     "study/dissociation.parquet": {"a": [1]},
     "excess/excess.parquet": {"a": [1]},
+    "varied/sensitivity.parquet": {"a": [1]},
     "tokens/token_scores.parquet": {"a": [1]},
 }
 
@@ -291,6 +292,10 @@ CASES: dict[str, tuple[Command, str]] = {
         drawing("@excess"),
         r"plot_excess needs the columns contender, .*; its table has only a",
     ),
+    "figures: sensitivity": (
+        drawing("@varied"),
+        r"plot_sensitivity needs the columns variation, .*; its table has only a",
+    ),
     "figures: tokens": (
         drawing("@tokens"),
         r"draw_token_heatmap needs the columns row, .*; its table has only a",
@@ -314,6 +319,10 @@ CASES: dict[str, tuple[Command, str]] = {
         r"'--workers': .* greater than or equal to 1; see interp-u",
     ),
     "reproduce: another run": (on("reproduce", "--out", "@probes"), r"probes holds another run \(.*\); choose another"),
+    "sensitivity: another run": (
+        on("sensitivity", "--out", "@store"),
+        r"is not empty and holds no run\.json; choose another",
+    ),
     "replicate: one": (
         on("replicate", "--organisms", 1),
         r"'--organisms': .* greater than or equal to 2; see interp-un",

@@ -21,7 +21,7 @@ from interp_unlearn.cli.probe import probe
 from interp_unlearn.cli.report import report
 from interp_unlearn.cli.score import score
 from interp_unlearn.cli.sources import with_sources
-from interp_unlearn.cli.study import compare, evidence, figures, organism, replicate, reproduce
+from interp_unlearn.cli.study import compare, evidence, figures, organism, replicate, reproduce, sensitivity
 from interp_unlearn.cli.toxicity import toxicity
 from interp_unlearn.cli.unlearn import unlearn
 from interp_unlearn.errors import InterpError
@@ -53,6 +53,7 @@ for verb in (
     figures,
     report,
     reproduce,
+    sensitivity,
     replicate,
     compare,
     evidence,

@@ -1,4 +1,4 @@
-"""`figures`, `organism` and the studies on it: `reproduce`, `replicate`, `compare`, `evidence`."""
+"""`figures`, `organism` and the studies on it: `reproduce`, `sensitivity`, `replicate`, `compare`, `evidence`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -69,6 +69,19 @@ def reproduce(
     show_written(out)
 
 
+def sensitivity(
+    out: options.OutOption,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 2,
+) -> None:
+    """Run the factorial with other forget sets, steps and trained tensors: does the crossover hang on a setting?"""
+    from interp_unlearn.cli.outputs import show_written
+    from interp_unlearn.study.sensitivity import vary_settings
+
+    vary_settings(out, workers=workers)
+    typer.echo((out / "sensitivity.md").read_text(encoding="utf-8"))
+    show_written(out)
+
+
 def replicate(
     out: options.OutOption,
     organisms: Annotated[int, typer.Option("--organisms", min=2, help="Number 0 is the shipped one.")] = 8,
@@ -125,6 +138,11 @@ def figures(
         from interp_unlearn.study.comparison.compare import draw_figures as draw_comparison
 
         draw_comparison(run)
+        show_written(run / "figures")
+    elif (run / "sensitivity.parquet").is_file():
+        from interp_unlearn.study.sensitivity import draw_figures as draw_sensitivity
+
+        draw_sensitivity(run)
         show_written(run / "figures")
     elif (run / "predictions.parquet").is_file():
         from interp_unlearn.study.evidence.evidence import draw_figures as draw_evidence

@@ -16,6 +16,7 @@ from interp_unlearn.figures.probes import plot_probe_auroc
 from interp_unlearn.figures.promoted_tokens import plot_promoted_tokens
 from interp_unlearn.figures.relearning import plot_relearning
 from interp_unlearn.figures.retrained_probes import plot_retrained_probes
+from interp_unlearn.figures.sensitivity import plot_sensitivity
 from interp_unlearn.figures.similarity import plot_cka
 from interp_unlearn.figures.style import save_figure
 from interp_unlearn.figures.subspace_rank import plot_subspace_rank
@@ -42,6 +43,7 @@ __all__ = [
     "plot_promoted_tokens",
     "plot_relearning",
     "plot_retrained_probes",
+    "plot_sensitivity",
     "plot_subspace_rank",
     "plot_transfer",
     "plot_transfer_by_layer",

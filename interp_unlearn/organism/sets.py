@@ -77,6 +77,16 @@ class GoalSets:
     relearn_test: list[Example]
     replies: list[Example] = field(default_factory=list)
 
+    def with_forget_share(self, share: float, seed: int) -> GoalSets:
+        """The same with the forget text, and replies to it, of a share of the subjects or scenes, drawn by a seed."""
+        groups = list(dict.fromkeys(example.group for example in self.forget))
+        kept = set(random.Random(f"forget-{seed}").sample(groups, max(1, round(share * len(groups)))))
+        return replace(
+            self,
+            forget=[example for example in self.forget if example.group in kept],
+            replies=[example for example in self.replies if example.group in kept],
+        )
+
 
 def goal_sets(world: World, goal: Goal) -> GoalSets:
     """All texts of a goal."""

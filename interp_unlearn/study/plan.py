@@ -53,6 +53,7 @@ class StudyConfig:
         relearn_rate: Learning rate of the relearning attack, the same for every model.
         relearn_checkpoints: Steps after which the attacked model is asked.
         relearn_prompts: Generations at each checkpoint.
+        forget_share: Share of the subjects or scenes whose forget text unlearning and probes see.
         native: Whether the native methods run beside the factorial.
     """
 
@@ -72,12 +73,15 @@ class StudyConfig:
     relearn_rate: float = 1e-3
     relearn_checkpoints: tuple[int, ...] = (10, 20, 60)
     relearn_prompts: int = 336
+    forget_share: float = 1.0
     native: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.seeds or self.steps < 1:
             raise ConfigError(f"a study needs a seed and a step, got seeds {self.seeds} and {self.steps} steps")
+        if not 0 < self.forget_share <= 1:
+            raise ConfigError(f"forget_share is a share above 0 and up to 1, got {self.forget_share}")
         if self.single_layer not in self.multi_layers:
             raise ConfigError(f"single_layer {self.single_layer} must be one of multi_layers {self.multi_layers}")
 

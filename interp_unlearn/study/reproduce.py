@@ -53,14 +53,19 @@ def reproduce(
     config = config.quick() if quick else config
     with claimed(out, {"task": "reproduce", "config": asdict(config), "organism": twin_hashes(organism)}):
         started = time.monotonic()
-        for goal in GOALS:
-            if not (out / "probes" / goal / "probes.json").exists():
-                fit_goal_probes(load_stage(goal, organism)).save(out / "probes" / goal)
+        fit_probes_of(config, out, organism)
         cells = cells_of(config)
         run_cells(cells, config, out, workers, organism)
         write_tables(out, cells)
         draw_figures(out)
         record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+
+
+def fit_probes_of(config: StudyConfig, out: Path, organism: Path | None = None) -> None:
+    """Fits the probes of both goals that the objectives read, unless that was done already."""
+    for goal in GOALS:
+        if not (out / "probes" / goal / "probes.json").exists():
+            fit_goal_probes(load_stage(goal, organism, config.forget_share)).save(out / "probes" / goal)
 
 
 def run_cells(cells: list[Cell], config: StudyConfig, out: Path, workers: int, organism: Path | None = None) -> None:

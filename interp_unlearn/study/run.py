@@ -48,7 +48,7 @@ def run_cell(cell: Cell, config: StudyConfig, out: Path, organism: Path | None =
     if (folder / DONE).exists():
         return folder
     started = time.monotonic()
-    stage = load_stage(cell.goal, organism)
+    stage = load_stage(cell.goal, organism, config.forget_share)
     judges = {name: stage.model(name) for name in ("knows_all", "never_knew", "never_toxic")}
     model = stage.model(TWINS[cell.goal] if cell.objective == "twin" else "knows_all")
     if cell.objective not in BASELINES:

@@ -88,11 +88,12 @@ class Stage:
 
 
 @cache
-def load_stage(goal: Goal, organism: Path | None = None) -> Stage:
-    """The stage of a goal on a built organism, by default the shipped one."""
+def load_stage(goal: Goal, organism: Path | None = None, forget_share: float = 1.0) -> Stage:
+    """The stage of a goal on a built organism, by default the shipped one, with all or a share of the forget text."""
     folder = organism or shipped_twins()
     world = world_of(folder / "knows_all")
-    return Stage(goal, world, goal_sets(world, goal), folder)
+    sets = goal_sets(world, goal)
+    return Stage(goal, world, sets if forget_share == 1 else sets.with_forget_share(forget_share, world.seed), folder)
 
 
 def fit_goal_probes(stage: Stage) -> ProbeSet:

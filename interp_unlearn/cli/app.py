@@ -26,6 +26,8 @@ from interp_unlearn.cli.toxicity import toxicity
 from interp_unlearn.cli.unlearn import unlearn
 from interp_unlearn.errors import InterpError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="interp-unlearn",
     help="Probe, unlearn and attack language models through one intervention layer.",
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return app(given or ["--help"], prog_name="interp-unlearn", standalone_mode=False) or 0
+        code = app(given or ["--help"], prog_name="interp-unlearn", standalone_mode=False) or 0
     except typer.TyperException as error:  # usage: a missing option, a number that is none, an unknown verb
         context = getattr(error, "ctx", None)
         where = "interp-unlearn" if context is None else context.command_path
@@ -99,8 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InterpError, OSError) as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted", err=True)
-        return 130
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer makes this of Ctrl-C
+        kept = "; what was finished is kept, and the same command goes on from there" if "--out" in given else ""
+        typer.echo(f"interrupted{kept}", err=True)
+    return code
 
 
 def _fail(message: str) -> int:

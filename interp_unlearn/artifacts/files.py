@@ -1,4 +1,4 @@
-"""Files a run leaves behind: safetensors, Parquet and JSON, each written whole or not at all.
+"""The formats: safetensors, Parquet and JSON.
 
 No pickle anywhere: every artifact can be opened without running code from it.
 """
@@ -7,16 +7,11 @@ import dataclasses
 import hashlib
 import json
 import math
-import platform
-import re
-import shutil
-import uuid
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp_unlearn.artifacts.writing import replaced
 from interp_unlearn.errors import ArtifactError, SiteError
 from interp_unlearn.sites import Site
 
@@ -24,54 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-IDENTITY_FILE = "run.json"
 LARGEST_JSON = 2**28
 """Bytes of a JSON file beyond which it is not read: those of this package take kilobytes."""
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # the names of `_beside`
-RECORDED_PACKAGES = (
-    "interp-unlearn",
-    "torch",
-    "transformers",
-    "transformer-lens",
-    "nnsight",
-    "scikit-learn",
-    "numpy",
-    "pandas",
-)
-
-
-@contextmanager
-def replaced(path: str | Path) -> Generator[Path]:
-    """Yield a temporary path beside ``path``; rename it over ``path`` on success, remove it on failure.
-
-    What is written there may be a file or a folder. A reader sees the old one or the new one, never half of one (of a
-    folder that is replaced, for an instant none). The suffix is kept, since some writers choose their format by it.
-    Parent folders are made.
-
-    Raises:
-        ArtifactError: the parent folders cannot be made, or the block ended without writing anything.
-    """
-    path = Path(path)
-    _make_parents(path)
-    temporary, old = _beside(path), _beside(path)
-    try:
-        yield temporary
-        if not temporary.exists():
-            raise ArtifactError(f"nothing was written for {path}: write to the path that replaced() yields")
-        if path.is_dir():  # no system call replaces a folder that holds files
-            path.rename(old)
-        try:
-            temporary.replace(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, obj: object) -> None:
@@ -244,108 +193,9 @@ def hash_tensors(named: "Iterable[tuple[str, Tensor]]") -> str:
     return digest.hexdigest()
 
 
-def environment() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on, read from metadata without importing them."""
-    versions = {"python": platform.python_version()}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
-def claim_folder(path: str | Path, identity: Mapping[str, object]) -> None:
-    """Make ``path`` this run's folder by writing ``identity`` to its run.json; a second claim by the same run passes.
-
-    Raises:
-        ArtifactError: the folder belongs to a run with another identity, or holds files of no known run.
-    """
-    path = Path(path)
-    wanted = as_read_back(identity)
-    if path.exists() and not path.is_dir():
-        raise ArtifactError(f"{path} is a file, not a folder; choose another --out")
-    if (path / IDENTITY_FILE).exists():
-        record = read_json(path / IDENTITY_FILE)
-        found = record.get("identity") if isinstance(record, dict) else None
-        if found != wanted:
-            raise ArtifactError(f"{path} holds another run ({_differences(found, wanted)}); choose another --out")
-        return
-    if path.exists() and any(path.iterdir()):
-        raise ArtifactError(f"{path} is not empty and holds no {IDENTITY_FILE}; choose another --out")
-    write_json(path / IDENTITY_FILE, {"identity": wanted, "environment": environment()})
-
-
-@contextmanager
-def claimed(path: str | Path, identity: Mapping[str, object] | None) -> Generator[Path]:
-    """Hold a folder while a run writes to it: no other process may, and a run of another identity is refused.
-
-    The lock is a hidden file beside the folder; it is free again when the process ends, however it ends.
-
-    Args:
-        path: the folder.
-        identity: written to the folder's run.json, see `claim_folder`; None leaves the folder to appear later.
-
-    Raises:
-        ArtifactError: another process holds the folder, it belongs to another run, or cannot be made.
-    """
-    from filelock import FileLock, Timeout
-
-    path = Path(path).resolve()
-    _make_parents(path)
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, is_singleton=True)  # one run may claim twice
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ArtifactError(
-            f"another process is writing to {path}; wait until it is done, or choose another --out"
-        ) from None
-    try:
-        _sweep(path)
-        if identity is not None:
-            claim_folder(path, identity)
-        yield path
-    finally:
-        if lock.lock_counter == 1:
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
 def as_read_back(identity: Mapping[str, object]) -> dict[str, Any]:
     """What writing an identity as JSON and reading it makes of it: tuples become lists."""
     return json.loads(json.dumps(_plain(dict(identity))))
-
-
-def record_run(path: str | Path, facts: Mapping[str, object]) -> None:
-    """Add facts about how a run went (times, versions) to the run.json of its claimed folder.
-
-    They are no part of the run's identity, so they never refuse a later claim.
-    """
-    file = Path(path) / IDENTITY_FILE
-    write_json(file, read_json(file) | dict(facts))
-
-
-def _sweep(path: Path) -> None:
-    """Remove what a killed run left half-written, in the folder and where the folder itself was to appear."""
-    beside = (other for other in path.parent.glob(f".{path.stem}.*") if other.suffix == path.suffix or not path.suffix)
-    for left in [*beside, *path.rglob(".*")]:
-        if _TEMPORARY.fullmatch(left.name) and left.exists():
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
-
-
-def _beside(path: Path) -> Path:
-    """A hidden name of its own in the same folder, with the same suffix."""
-    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
-
-
-def _make_parents(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot make its folder ({error.strerror}); choose another place") from error
 
 
 def _existing(path: str | Path) -> Path:
@@ -370,18 +220,6 @@ def _plain(obj: object) -> Any:
     if isinstance(obj, float) and math.isnan(obj):
         return None
     return obj
-
-
-def _differences(found: object, wanted: dict[str, object]) -> str:
-    if not isinstance(found, dict):
-        return f"its {IDENTITY_FILE} is no JSON object"
-    keys = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
-    return "; ".join(f"{key}: {_short(found.get(key))} there, {_short(wanted.get(key))} here" for key in keys)
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,114 @@
+"""The folder of a run: held by one process at a time, and never by two different runs."""
+
+import json
+import platform
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from interp_unlearn.artifacts.files import as_read_back, read_json, write_json
+from interp_unlearn.artifacts.writing import make_parents, sweep
+from interp_unlearn.errors import ArtifactError
+
+IDENTITY_FILE = "run.json"
+RECORDED_PACKAGES = (
+    "interp-unlearn",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "nnsight",
+    "scikit-learn",
+    "numpy",
+    "pandas",
+)
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on, read from metadata without importing them."""
+    versions = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def claim_folder(path: str | Path, identity: Mapping[str, object]) -> None:
+    """Make ``path`` this run's folder by writing ``identity`` to its run.json; a second claim by the same run passes.
+
+    Raises:
+        ArtifactError: the folder belongs to a run with another identity, or holds files of no known run.
+    """
+    path = Path(path)
+    wanted = as_read_back(identity)
+    if path.exists() and not path.is_dir():
+        raise ArtifactError(f"{path} is a file, not a folder; choose another --out")
+    if (path / IDENTITY_FILE).exists():
+        record = read_json(path / IDENTITY_FILE)
+        found = record.get("identity") if isinstance(record, dict) else None
+        if found != wanted:
+            raise ArtifactError(f"{path} holds another run ({_differences(found, wanted)}); choose another --out")
+        return
+    if path.exists() and any(path.iterdir()):
+        raise ArtifactError(f"{path} is not empty and holds no {IDENTITY_FILE}; choose another --out")
+    write_json(path / IDENTITY_FILE, {"identity": wanted, "environment": environment()})
+
+
+@contextmanager
+def claimed(path: str | Path, identity: Mapping[str, object] | None) -> Generator[Path]:
+    """Hold a folder while a run writes to it: no other process may, and a run of another identity is refused.
+
+    The lock is a hidden file beside the folder; it is free again when the process ends, however it ends.
+
+    Args:
+        path: the folder.
+        identity: written to the folder's run.json, see `claim_folder`; None leaves the folder to appear later.
+
+    Raises:
+        ArtifactError: another process holds the folder, it belongs to another run, or cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path).resolve()
+    make_parents(path)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, is_singleton=True)  # one run may claim twice
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ArtifactError(
+            f"another process is writing to {path}; wait until it is done, or choose another --out"
+        ) from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written to ({error.strerror}); choose another --out") from error
+    try:
+        sweep(path)
+        if identity is not None:
+            claim_folder(path, identity)
+        yield path
+    finally:
+        if lock.lock_counter == 1:
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def record_run(path: str | Path, facts: Mapping[str, object]) -> None:
+    """Add facts about how a run went (times, versions) to the run.json of its claimed folder.
+
+    They are no part of the run's identity, so they never refuse a later claim.
+    """
+    file = Path(path) / IDENTITY_FILE
+    write_json(file, read_json(file) | dict(facts))
+
+
+def _differences(found: object, wanted: dict[str, object]) -> str:
+    if not isinstance(found, dict):
+        return f"its {IDENTITY_FILE} is no JSON object"
+    keys = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+    return "; ".join(f"{key}: {_short(found.get(key))} there, {_short(wanted.get(key))} here" for key in keys)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."

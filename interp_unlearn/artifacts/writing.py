@@ -1,0 +1,90 @@
+"""Files and folders written whole or not at all: to a hidden name beside the place, then renamed."""
+
+import errno
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from interp_unlearn.errors import ArtifactError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # the names of `_beside`
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@contextmanager
+def replaced(path: str | Path) -> Generator[Path]:
+    """Yield a temporary path beside ``path``; rename it over ``path`` on success, remove it on failure.
+
+    What is written there may be a file or a folder. A reader sees the old one or the new one, never half of one (of a
+    folder that is replaced, for an instant none). The suffix is kept, since some writers choose their format by it.
+    Parent folders are made.
+
+    Raises:
+        ArtifactError: the parent folders cannot be made, the disk is full or takes no writing, or the block ended
+            without writing anything.
+    """
+    path = Path(path)
+    make_parents(path)
+    temporary, old = _beside(path), _beside(path)
+    try:
+        yield temporary
+        if not temporary.exists():
+            raise ArtifactError(f"nothing was written for {path}: write to the path that replaced() yields")
+        if path.is_dir():  # no system call replaces a folder that holds files
+            path.rename(old)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except Exception as error:
+        if reason := _refusal(error):
+            raise ArtifactError(
+                f"{path}: cannot be written ({reason}), and nothing of it was; see to the disk, then give the same "
+                "command again"
+            ) from error
+        raise
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what a killed run left half-written, in the folder and where the folder itself was to appear."""
+    beside = (other for other in path.parent.glob(f".{path.stem}.*") if other.suffix == path.suffix or not path.suffix)
+    for left in [*beside, *path.rglob(".*")]:
+        if _TEMPORARY.fullmatch(left.name) and left.exists():
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name of its own in the same folder, with the same suffix."""
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+
+
+def make_parents(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot make its folder ({error.strerror}); choose another place") from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """Why the disk took no more, if that is what an error says."""
+    from safetensors import SafetensorError
+
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, SafetensorError) and (told := re.search(r"os error (\d+)", str(error))):
+        number = int(told[1])
+    return os.strerror(number) if number in _REFUSALS else None

@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks import determinism, gpu, importing, interventions, machine, probes, unlearning
 from benchmarks.page import PAGE, keep_result, page_text, write_page
+from benchmarks.sections import DESCRIBED
 
 MEASURED = {
     "importing": importing.measure,
@@ -25,19 +26,6 @@ MEASURED = {
     "unlearning_8b": unlearning.measure_8b,
     "determinism": determinism.measure,
     "gpu": gpu.measure,
-}
-DESCRIBED = {
-    "importing": importing.describe,
-    "reading": interventions.describe_reading,
-    "collecting": interventions.describe_collecting,
-    "memory": interventions.describe_memory,
-    "probes": probes.describe,
-    "probes_on_demand": probes.describe_on_demand,
-    "update": unlearning.describe_step,
-    "training_memory": unlearning.describe_training_memory,
-    "unlearning_8b": unlearning.describe_8b,
-    "determinism": determinism.describe,
-    "gpu": gpu.describe,
 }
 
 

@@ -1,8 +1,9 @@
-"""`python -m benchmarks.interruption`: runs are killed at random moments, and nothing may tell them from others.
+"""`python -m benchmarks.interruption [NAME ...]`: runs are killed at random moments, and no file may tell it.
 
 Each miniature runs once without interruption. Then it is started, killed with SIGKILL after a random time, started
 again, and so on; whenever it gets through, every file but run.json (where times and host facts live) must be what the
-first run wrote, byte for byte, and whatever was finished when it was killed must not have been written again.
+first run wrote, byte for byte, and whatever was finished when it was killed must not have been written again. The
+table keeps what was measured before of the others, and goes into docs/benchmarks.md.
 """
 
 import argparse
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from benchmarks import machine
+from benchmarks.page import Bar, Section, keep_result, kept_rows, write_page
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 KILLS = 30
@@ -93,6 +97,23 @@ def measure(name: str, kills: int, seed: int) -> dict[str, Any]:
         "different": ", ".join(sorted(differing)) or "none",
         "written again": ", ".join(sorted(redone)) or "none",
     }
+
+
+def describe(rows: pd.DataFrame) -> list[Section]:
+    """The section on runs that are killed."""
+    text = (
+        "A miniature of each command runs once through, then is killed (SIGKILL) at random moments of such a run and "
+        "started again, until it has been killed so often; each time it gets through, its files are compared with "
+        "those of the first run byte for byte (but for the two that hold times and facts of the host), and what was "
+        "finished before a kill must not have been written again. `.venv/bin/python -m benchmarks.interruption` "
+        "measures it."
+    )
+    wrong = rows.loc[(rows["different"] != "none") | (rows["written again"] != "none")]
+    bars = (
+        Bar("commands with a file that differs or was written again", float(len(wrong)), highest=0),
+        Bar("kills of the command killed least often", float(rows["killed"].min()), lowest=KILLS),
+    )
+    return [Section("Killed and started again", text, rows, bars)]
 
 
 def _prepare(name: str, data: Path) -> None:
@@ -173,8 +194,15 @@ def main() -> None:
     if arguments.run:
         name, data, out = arguments.run
         return run(name, Path(data), Path(out))
-    rows = [measure(name, arguments.kills, arguments.seed) for name in arguments.names or MINIATURES]
-    print(pd.DataFrame(rows).to_string(index=False))
+    from benchmarks.sections import DESCRIBED
+
+    for name in arguments.names or MINIATURES:
+        rows = {row["command"]: row for row in kept_rows("interruption")}
+        rows[name] = measure(name, arguments.kills, arguments.seed)
+        table = pd.DataFrame([rows[known] for known in MINIATURES if known in rows])
+        keep_result("interruption", table, machine.facts())
+        print(table.to_string(index=False))
+    write_page(DESCRIBED)
 
 
 if __name__ == "__main__":

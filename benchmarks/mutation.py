@@ -4,7 +4,8 @@ A seeded sample of the places in objectives, probes, drift and statistics where 
 of the faults at each. It is put into a copy of the repository and the tests that reach its line are run, until one
 fails. Which tests reach a line is read from the coverage of the whole suite (`make coverage`), so a fault on a line
 that no test reaches counts as unnoticed, as does one that no test notices. A copy that does not end in the time allowed
-is noticed: a fault that hangs is no silent one. Where a test fails, the same tests have to pass without the fault.
+is noticed: a fault that hangs is no silent one. A test that fails has to pass without the fault. What was tried is kept
+in runs/mutation, and the same command goes on from there.
 
 Left out are faults that any test would notice (names that are not there, bits of floats), and those that cannot change
 what a caller gets: in annotations, and `is` for `==`. Other equivalent ones count against the tests; each survivor is
@@ -12,23 +13,28 @@ listed, to be looked at.
 """
 
 import argparse
-import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
+
+from benchmarks import machine
+from benchmarks.page import Bar, Section, keep_result, write_page
+
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("objectives", "probes", "drift", "statistics")
 SAMPLE, SEED, SECONDS = 300, 0, 300
-RESULT = ROOT / "benchmarks" / "results" / "mutation.json"
+RUN = ROOT / "runs" / "mutation"
 MOST_TESTS = 40
 SKIPPED = ("Variable", "RemoveDecorator", "ExceptionReplacer", "Bit", "Shift", "Pow", "_Is_", "_IsNot_")
 KEPT = ("Is_IsNot", "IsNot_Is", "Delete_")
@@ -126,12 +132,12 @@ def try_fault(fault: Fault, tests: Sequence[str], seconds: int) -> Outcome:
         if mutated is None:
             return Outcome(fault, True, "not a program", len(tests))
         try:
-            passed = pass_in(copy, tuple(chosen), seconds)
+            failed = first_failing(copy, chosen, seconds)
         except subprocess.TimeoutExpired:
             return Outcome(fault, True, "it hangs", len(tests))
-    if not passed and not pass_unchanged(tuple(chosen)):
-        raise RuntimeError(f"the tests of {fault} fail without it too; mend them first: {' '.join(chosen)}")
-    return Outcome(fault, not passed, "no test fails" if passed else "a test fails", len(tests))
+    if failed and not passes_unchanged(tuple(failed)):
+        raise RuntimeError(f"fails without {fault} too, mend it first: {' '.join(failed)}")
+    return Outcome(fault, bool(failed), "a test fails" if failed else "no test fails", len(tests))
 
 
 def copy_repository(to: Path) -> None:
@@ -142,42 +148,69 @@ def copy_repository(to: Path) -> None:
         shutil.copy(ROOT / name, to / name)
 
 
-def pass_in(copy: Path, tests: tuple[str, ...], seconds: int | None = None) -> bool:
-    """Whether all the tests pass in a copy of the repository, in one process of one thread."""
+def first_failing(copy: Path, tests: Sequence[str], seconds: int | None = None) -> Sequence[str]:
+    """The first of the tests that fails in a copy, in one process of one thread; all where none can be named."""
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=seconds).returncode == 0
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=seconds)
+    if not done.returncode:
+        return ()
+    named = re.search(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
+    return (named[1],) if named and named[1] in tests else tests
 
 
 @cache
-def pass_unchanged(tests: tuple[str, ...]) -> bool:
+def passes_unchanged(tests: tuple[str, ...]) -> bool:
     """Whether the tests pass without any fault."""
     with tempfile.TemporaryDirectory() as place:
         copy_repository(Path(place))
-        return pass_in(Path(place), tests)
+        return not first_failing(Path(place), tests)
 
 
-def summary(outcomes: Sequence[Outcome], seed: int) -> dict[str, object]:
-    """The share noticed with its 95% interval (Wilson), and the faults that were not."""
+def describe(rows: pd.DataFrame) -> list[Section]:
+    """The section on faults: the share noticed with its 95% interval (Wilson), by part of the package."""
     from scipy.stats import binomtest
 
-    noticed = sum(outcome.noticed for outcome in outcomes)
-    interval = binomtest(noticed, len(outcomes)).proportion_ci(0.95, method="wilson")
-    survivors = [asdict(outcome.fault) | {"how": outcome.how} for outcome in outcomes if not outcome.noticed]
-    return {
-        "seed": seed,
-        "n": len(outcomes),
-        "noticed": noticed,
-        "share": noticed / len(outcomes),
-        "low": interval.low,
-        "high": interval.high,
-        "survivors": survivors,
-    }
+    def line(name: str, part: pd.DataFrame) -> dict[str, object]:
+        found = binomtest(int(part["noticed"].sum()), len(part))
+        interval = found.proportion_ci(0.95, method="wilson")
+        unnoticed = part.loc[~part["noticed"], "how"].value_counts().to_dict()
+        return {
+            "part": name,
+            "faults": len(part),
+            "noticed": found.k,
+            "share [95%]": f"{found.statistic:.3f} [{interval.low:.3f}, {interval.high:.3f}]",
+            "unnoticed because": ", ".join(f"{how} ({count})" for how, count in unnoticed.items()),
+        }
+
+    parts = rows["path"].str.split("/").str[1]
+    table = pd.DataFrame([line(name, rows.loc[parts == name]) for name in PARTS] + [line("all", rows)])
+    text = (
+        f"One small fault at each of {len(rows)} places drawn by a seed from {', '.join(PARTS)}: the tests that reach "
+        f"it are run, at most {MOST_TESTS} of them, until one fails. Some of the unnoticed change nothing that a caller "
+        "could see; they are counted all the same, and listed in benchmarks/results/mutation.json. `make coverage`, "
+        "then `make mutation`, measures it."
+    )
+    bar = Bar("share of the faults that the tests notice", float(rows["noticed"].mean()), lowest=0.85)
+    return [Section("Faults that the tests notice", text, table, (bar,))]
+
+
+def kept(fault: Fault, number: int, tests: Sequence[str], run: Path) -> Outcome:
+    """What became of a fault, tried now or before."""
+    from interp_unlearn.artifacts import read_json, write_json
+
+    file = run / f"fault-{number:03d}.json"
+    if not file.exists():
+        write_json(file, asdict(try_fault(fault, tests, SECONDS)))
+    return Outcome(**read_json(file) | {"fault": fault})
 
 
 def main() -> None:
     """Reads the options, tries the sample, and prints and stores what became of it."""
     from tqdm import tqdm
+
+    from benchmarks.sections import DESCRIBED
+    from interp_unlearn.artifacts import claimed, hash_file
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--coverage", type=Path, default=ROOT / ".coverage", help="of `make coverage`")
@@ -185,22 +218,25 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=SAMPLE)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--run", type=Path, default=RUN, help="where what was tried is kept")
     told = parser.parse_args()
     if not told.coverage.is_file():
         raise SystemExit(f"{told.coverage}: no coverage of the tests there; run `make coverage` first")
     faults = sampled(told.parts, told.n, told.seed)
     tests = reaching(told.coverage, faults)
-    with ThreadPoolExecutor(told.workers) as pool:
-        calls = pool.map(lambda fault: try_fault(fault, tests[fault.path, fault.line], SECONDS), faults)
-        outcomes = list(tqdm(calls, total=len(faults), desc="faults"))
-    found = summary(outcomes, told.seed)
-    told.out.parent.mkdir(parents=True, exist_ok=True)
-    told.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"noticed {found['noticed']} of {found['n']}: {found['share']:.3f} [{found['low']:.3f}, {found['high']:.3f}]")
-    for one in outcomes:
-        if not one.noticed:
-            print(f"{one.fault.path}:{one.fault.line} {one.fault.operator.removeprefix('core/')}: {one.how}")
+    code = {path: hash_file(ROOT / path) for path in sorted({fault.path for fault in faults})}
+    identity = {"task": "mutation", "parts": told.parts, "n": told.n, "seed": told.seed, "code": code}
+    with claimed(told.run, identity), ThreadPoolExecutor(told.workers) as pool:
+        calls = [pool.submit(kept, fault, n, tests[fault.path, fault.line], told.run) for n, fault in enumerate(faults)]
+        for _ in tqdm(as_completed(calls), total=len(calls), desc="faults"):
+            pass
+        outcomes = [call.result() for call in calls]
+    rows = [asdict(outcome.fault) | {k: v for k, v in asdict(outcome).items() if k != "fault"} for outcome in outcomes]
+    table = pd.DataFrame(rows)
+    print(describe(table)[0].table.to_string(index=False))
+    if (told.parts, told.n, told.seed) == (list(PARTS), SAMPLE, SEED):
+        keep_result("mutation", table, machine.facts())
+        write_page(DESCRIBED)
 
 
 if __name__ == "__main__":

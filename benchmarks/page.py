@@ -75,6 +75,12 @@ def keep_result(name: str, table: pd.DataFrame, machine: Mapping[str, Any]) -> N
     write_json(RESULTS / f"{name}.json", {"machine": dict(machine), "rows": rows})
 
 
+def kept_rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a result that was left before; none where there is none."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
+
+
 def write_page(sections: Mapping[str, Callable[[pd.DataFrame], list[Section]]]) -> None:
     """Write the page from all results there are."""
     PAGE.write_text(page_text(sections), encoding="utf-8")

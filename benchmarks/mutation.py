@@ -187,7 +187,7 @@ def describe(rows: pd.DataFrame) -> list[Section]:
     table = pd.DataFrame([line(name, rows.loc[parts == name]) for name in PARTS] + [line("all", rows)])
     text = (
         f"One small fault at each of {len(rows)} places drawn by a seed from {', '.join(PARTS)}: the tests that reach "
-        f"it are run, at most {MOST_TESTS} of them, until one fails. Some of the unnoticed change nothing that a caller "
+        f"it are run, at most {MOST_TESTS}, until one fails. Some of the unnoticed change nothing that a caller "
         "could see; they are counted all the same, and listed in benchmarks/results/mutation.json. `make coverage`, "
         "then `make mutation`, measures it."
     )

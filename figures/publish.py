@@ -2,7 +2,7 @@
 
 `make figures` publishes runs/organism, runs/toxicity, runs/knowledge, runs/evidence, runs/sensitivity and
 runs/replication, whichever are there. published.json keeps, of everything published, its own hash and the hashes of the
-tables it was made from.
+tables it was made from. The gallery shows every figure of this folder, with the caption that is in its file.
 
 With --check nothing is written, and exit code 1 says that something published is not what it should be: other than what
 the tables of a given run make, changed by hand since, or of no known run. The last two need no run, so that continuous
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not given.check:
         publish(found)
         return 0
-    wrong = dict(unaccounted()) | dict(differing(found))
+    wrong = dict(unaccounted()) | dict(differing([*found, gallery()]))
     for name, what in wrong.items():
         print(f"{name}: {what}", file=sys.stderr)
     return int(bool(wrong))
@@ -116,8 +116,42 @@ def publications(run: Path) -> list[Publication]:
     ]
 
 
+def gallery() -> Publication:
+    """Every figure of this folder with its caption and the command behind it."""
+    from PIL import Image
+
+    from interp_unlearn.report.captions import caption_of
+
+    paths = sorted(HERE.glob("*.png"), key=lambda path: (list(_commands()).index(_study(path)), path.name))
+    lines: list[str] = []
+    for path in paths:
+        with Image.open(path) as image:
+            notes = image.info.get("Description", "")
+        study = _study(path)
+        caption = caption_of(path.stem.removeprefix(f"{study}_"))
+        lines += [f"![{caption}](../figures/{path.name})", "", f"*{caption}. {notes}.* `{_commands()[study]}`", ""]
+    tables = {path.name: _sha256(path.read_bytes()) for path in paths}
+    return Publication("docs/gallery.md: gallery", "\n".join(lines).encode(), tables)
+
+
+def _commands() -> dict[str, str]:
+    """What makes the figures of a study, by how their names begin."""
+    studies = ("toxicity", "knowledge", "evidence", "sensitivity")
+    return {"": "make reproduce"} | {name: f"make {name}" for name in studies}
+
+
+def _study(path: Path) -> str:
+    """How a figure's name begins, where it names a study."""
+    return next((name for name in _commands() if name and path.stem.startswith(name)), "")
+
+
 def publish(found: list[Publication]) -> None:
-    """Writes figures and blocks, and what they were made from."""
+    """Writes figures and blocks, the gallery last, and what they were made from."""
+    _write(found)
+    _write([gallery()])
+
+
+def _write(found: list[Publication]) -> None:
     records = _records()
     for publication in found:
         page, _, block = publication.name.partition(": ")

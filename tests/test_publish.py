@@ -8,9 +8,11 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from study_tables import generations_of, measures_of, planted
 
 from interp_unlearn.artifacts import read_json, write_json, write_parquet
+from interp_unlearn.figures import save_figure
 from interp_unlearn.study.report import markdown_table
 from interp_unlearn.study.summary import dissociation_table, summarize
 
@@ -34,6 +36,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     (tmp_path / "figures").mkdir()
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(MARKED)
+    (tmp_path / "docs" / "gallery.md").write_text(MARKED.replace("results", "gallery"))
     for name, path in (
         ("ROOT", tmp_path),
         ("HERE", tmp_path / "figures"),
@@ -48,9 +51,15 @@ def run(tmp_path: Path) -> Path:
     """A finished study, with what only its columns ask for made up."""
     folder = tmp_path / "runs" / "organism"
     save(folder, clean=0.7)
-    (folder / "figures").mkdir()
-    (folder / "figures" / "dissociation.png").write_bytes(b"drawn")
+    draw(folder, n=7)
     return folder
+
+
+def draw(folder: Path, n: int) -> None:
+    figure = Figure()
+    figure.subplots().plot([0, 1], label="line")
+    figure.legend(title=f"Bars: 95% interval over n = {n} prompts")
+    save_figure(figure, folder / "figures" / "dissociation")
 
 
 def save(folder: Path, clean: float) -> None:
@@ -73,11 +82,28 @@ def test_what_is_published_passes_with_the_run_and_without(
     readme = (tmp_path / "README.md").read_text()
     assert readme.startswith("Before.\n") and readme.endswith("-->\nAfter.\n") and "old" not in readme
     assert "| probe, several layers | 0.70 |" in readme
-    assert (tmp_path / "figures" / "dissociation.png").read_bytes() == b"drawn"
+    for suffix in (".png", ".pdf"):
+        drawn = (run / "figures" / "dissociation").with_suffix(suffix).read_bytes()
+        assert (tmp_path / "figures" / "dissociation").with_suffix(suffix).read_bytes() == drawn
     records = read_json(tmp_path / "figures" / "published.json")
     assert records["README.md: results"]["tables"].keys() == {"dissociation.parquet", "summary.json"}
     assert script.main(["--check", str(run)]) == script.main(["--check"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_the_gallery_has_each_figure_with_its_n_and_its_command(
+    script: ModuleType, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.main([str(run)])
+    gallery = (tmp_path / "docs" / "gallery.md").read_text()
+    assert "](../figures/dissociation.png)" in gallery and gallery.endswith("-->\nAfter.\n")
+    assert "clean, target or broken. Bars: 95% interval over n = 7 prompts.* `make reproduce`" in gallery
+    draw(run, n=8)
+    (tmp_path / "docs" / "gallery.md").write_text(gallery.replace("`make reproduce`", "`make coffee`"))
+    assert script.main(["--check"]) == 1
+    assert "docs/gallery.md: gallery: " in capsys.readouterr().err
+    assert script.main([str(run)]) == 0 and script.main(["--check"]) == 0
+    assert "over n = 8 prompts.* `make reproduce`" in (tmp_path / "docs" / "gallery.md").read_text()
 
 
 @pytest.mark.parametrize("with_run", [True, False])

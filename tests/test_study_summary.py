@@ -52,6 +52,9 @@ def test_summary_gives_closed_gaps_with_intervals_over_groups():
     drawn = figure_table(table, summary)
     assert len(drawn) == len(table)
     assert set(drawn.loc[drawn["low"].notna(), "measure"]) == {"efficacy", "suppression"}
+    with_n = drawn.loc[drawn["n"].notna()]
+    assert set(with_n["n"]) == {N_PROMPTS} and {"clean", "efficacy"} <= set(with_n["measure"])
+    assert not {"retain_kl", "suppression"} & set(with_n["measure"])
 
 
 def test_outcomes_are_averaged_over_seeds_and_ordered_by_prompt():

@@ -170,15 +170,25 @@ def panels(
 def save_figure(figure: "Figure", path: str | Path) -> tuple[Path, Path]:
     """Save as vector PDF (TrueType text, no dates) and as 300-dpi PNG, named by ``path`` with its suffix replaced.
 
+    What the figure says of its n and intervals is the file's description (PNG) and subject (PDF), for a caption.
     Drawing the same table again with the same libraries gives the same bytes.
 
     Returns:
         The paths of the PDF and of the PNG.
     """
     pdf, png = Path(path).with_suffix(".pdf"), Path(path).with_suffix(".png")
+    notes = notes_of(figure)
     with styled():
         with replaced(pdf) as temporary:
-            figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
+            figure.savefig(temporary, format="pdf", metadata={"CreationDate": None, "Subject": notes})
         with replaced(png) as temporary:
-            figure.savefig(temporary, format="png", dpi=300)
+            figure.savefig(temporary, format="png", dpi=300, metadata={"Description": notes})
     return pdf, png
+
+
+def notes_of(figure: "Figure") -> str:
+    """What a figure says of its n, bars and bands: the titles of its legends, and whatever else has an n."""
+    said = [legend.get_title().get_text() for legend in figure.legends]
+    for axis in figure.axes:
+        said += [text for text in (axis.get_title("left"), axis.get_title(), axis.get_xlabel()) if "n = " in text]
+    return "; ".join(dict.fromkeys(" ".join(text.split()) for text in said if text.strip()))

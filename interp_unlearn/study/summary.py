@@ -80,9 +80,17 @@ def summarize(table: pd.DataFrame, generations: pd.DataFrame) -> dict[str, Any]:
 
 
 def figure_table(table: pd.DataFrame, summary: dict[str, Any]) -> pd.DataFrame:
-    """The dissociation table with the efficacy's interval in columns low and high, for the matrix figure."""
-    intervals = pd.DataFrame(summary["gap_closed"])[["objective", "goal", "measure", "low", "high"]]
-    return table.merge(intervals, on=["objective", "goal", "measure"], how="left")
+    """The dissociation table with the efficacy's interval in columns low and high, and n, for the matrix figure.
+
+    n is the generations that were judged, of the measures that are made of them.
+    """
+    closed = pd.DataFrame(summary["gap_closed"])
+    keys = ["objective", "goal", "measure"]
+    found = table.merge(closed.loc[:, [*keys, "low", "high"]], on=keys, how="left")
+    prompts = {row["goal"]: row["prompts"] for row in summary["gap_closed"]}
+    judged = ("clean", "target", "broken", "efficacy")
+    rows = zip(found["goal"], found["measure"], strict=True)
+    return found.assign(n=[prompts[goal] if measure in judged else None for goal, measure in rows])
 
 
 def _groups(generations: pd.DataFrame, goal: str) -> list[str]:

@@ -65,7 +65,7 @@ def measure(name: str, kills: int, seed: int) -> dict[str, Any]:
         _start(name, data, folder / "whole").wait()
         seconds = time.monotonic() - started
         whole = _contents(folder / "whole")
-        killed, through, differing, redone = 0, 0, set[str](), set[str]()
+        killed, through, differing, redone, finished = 0, 0, set[str](), set[str](), set[str]()
         while killed < kills:
             out = folder / f"killed-{through}"
             while True:
@@ -79,7 +79,8 @@ def measure(name: str, kills: int, seed: int) -> dict[str, Any]:
                     killed += 1
                     code = None
                 after = _finished(out)
-                redone |= {file for file, when in before.items() if after.get(file, when) != when}
+                redone |= {file for file, when in before.items() if after.get(file) != when}
+                finished |= before.keys()
                 if code is None:
                     continue
                 if code:
@@ -95,6 +96,7 @@ def measure(name: str, kills: int, seed: int) -> dict[str, Any]:
         "got through": through,
         "files": len(whole),
         "different": ", ".join(sorted(differing)) or "none",
+        "finished before a kill": len(finished),
         "written again": ", ".join(sorted(redone)) or "none",
     }
 
@@ -105,7 +107,8 @@ def describe(rows: pd.DataFrame) -> list[Section]:
         "A miniature of each command runs once through, then is killed (SIGKILL) at random moments of such a run and "
         "started again, until it has been killed so often; each time it gets through, its files are compared with "
         "those of the first run byte for byte (but for the two that hold times and facts of the host), and what was "
-        "finished before a kill must not have been written again. `.venv/bin/python -m benchmarks.interruption` "
+        "finished before a kill must not have been written again; commands that write all or nothing finish nothing "
+        "before. `.venv/bin/python -m benchmarks.interruption` "
         "measures it."
     )
     wrong = rows.loc[(rows["different"] != "none") | (rows["written again"] != "none")]
@@ -149,8 +152,8 @@ def _contents(out: Path) -> dict[str, str]:
 
 
 def _finished(out: Path) -> dict[str, int]:
-    """When each file that is written once was written: shards of stores, and what stands beside a done.json."""
-    done = {file.parent for file in _files(out) if file.name == "done.json"}
+    """When each file that is written once was: shards of stores, and folders that appear whole or have a done.json."""
+    done = {file.parent for file in _files(out) if file.name in ("done.json", "attack.json", "record.json")}
     once = [file for file in _files(out) if file.parent in done or file.name.startswith("rows-")]
     return {str(file.relative_to(out)): file.stat().st_mtime_ns for file in once}
 
@@ -197,7 +200,7 @@ def main() -> None:
     from benchmarks.sections import DESCRIBED
 
     for name in arguments.names or MINIATURES:
-        rows = {row["command"]: row for row in kept_rows("interruption")}
+        rows = {row["command"]: row for row in kept_rows("interruption", machine.facts())}
         rows[name] = measure(name, arguments.kills, arguments.seed)
         table = pd.DataFrame([rows[known] for known in MINIATURES if known in rows])
         keep_result("interruption", table, machine.facts())

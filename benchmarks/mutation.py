@@ -130,41 +130,58 @@ def try_fault(fault: Fault, tests: Sequence[str], seconds: int) -> Outcome:
         copy_repository(copy)
         _, mutated = apply_mutation(copy / fault.path, get_operator(fault.operator)(), fault.occurrence)
         if mutated is None:
-            return Outcome(fault, True, "not a program", len(tests))
+            raise RuntimeError(f"{fault}: there is nothing to change at that place")
         try:
-            failed = first_failing(copy, chosen, seconds)
+            failed, how = first_failing(copy, chosen, seconds), "a test fails"
         except subprocess.TimeoutExpired:
-            return Outcome(fault, True, "it hangs", len(tests))
-    if failed and not passes_unchanged(tuple(failed)):
-        raise RuntimeError(f"fails without {fault} too, mend it first: {' '.join(failed)}")
-    return Outcome(fault, bool(failed), "a test fails" if failed else "no test fails", len(tests))
+            failed, how = chosen, "it hangs"
+    if failed and not passes_unchanged(tuple(failed), seconds):
+        raise RuntimeError(f"fails, or takes as long, without {fault} too, mend it first: {' '.join(failed)}")
+    return Outcome(fault, bool(failed), how if failed else "no test fails", len(tests))
+
+
+def tracked() -> list[str]:
+    """What git tracks."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    return sorted(filter(None, listed.split("\0")))
 
 
 def copy_repository(to: Path) -> None:
     """Copies what git tracks."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
-    for name in filter(None, listed.split("\0")):
+    for name in tracked():
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, to / name)
 
 
 def first_failing(copy: Path, tests: Sequence[str], seconds: int | None = None) -> Sequence[str]:
-    """The first of the tests that fails in a copy, in one process of one thread; all where none can be named."""
+    """The first of the tests that fails in a copy, in one process of one thread; all where none can be named.
+
+    Raises:
+        RuntimeError: the tests were killed, or could not be run to an end.
+        TimeoutExpired: they took longer than that.
+    """
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=seconds)
+    done = subprocess.run(
+        command, cwd=copy, env=environment, capture_output=True, text=True, timeout=seconds, start_new_session=True
+    )
     if not done.returncode:
         return ()
+    if done.returncode < 0 or "KeyboardInterrupt" in done.stdout[-2000:]:
+        raise RuntimeError(f"the tests in {copy} were stopped (exit code {done.returncode}): {' '.join(tests)}")
     named = re.search(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     return (named[1],) if named and named[1] in tests else tests
 
 
 @cache
-def passes_unchanged(tests: tuple[str, ...]) -> bool:
-    """Whether the tests pass without any fault."""
+def passes_unchanged(tests: tuple[str, ...], seconds: int) -> bool:
+    """Whether the tests pass without any fault, in that time."""
     with tempfile.TemporaryDirectory() as place:
         copy_repository(Path(place))
-        return not first_failing(Path(place), tests)
+        try:
+            return not first_failing(Path(place), tests, seconds)
+        except subprocess.TimeoutExpired:
+            return False
 
 
 def describe(rows: pd.DataFrame) -> list[Section]:
@@ -202,7 +219,10 @@ def kept(fault: Fault, number: int, tests: Sequence[str], run: Path) -> Outcome:
     file = run / f"fault-{number:03d}.json"
     if not file.exists():
         write_json(file, asdict(try_fault(fault, tests, SECONDS)))
-    return Outcome(**read_json(file) | {"fault": fault})
+    found = read_json(file)
+    if found["fault"] != asdict(fault):
+        raise RuntimeError(f"{file} is about another fault; remove {run} and begin anew")
+    return Outcome(**found | {"fault": fault})
 
 
 def main() -> None:
@@ -224,12 +244,16 @@ def main() -> None:
         raise SystemExit(f"{told.coverage}: no coverage of the tests there; run `make coverage` first")
     faults = sampled(told.parts, told.n, told.seed)
     tests = reaching(told.coverage, faults)
-    code = {path: hash_file(ROOT / path) for path in sorted({fault.path for fault in faults})}
+    code = {path: hash_file(ROOT / path) for path in tracked() if path.endswith(".py")}
     identity = {"task": "mutation", "parts": told.parts, "n": told.n, "seed": told.seed, "code": code}
     with claimed(told.run, identity), ThreadPoolExecutor(told.workers) as pool:
         calls = [pool.submit(kept, fault, n, tests[fault.path, fault.line], told.run) for n, fault in enumerate(faults)]
-        for _ in tqdm(as_completed(calls), total=len(calls), desc="faults"):
-            pass
+        try:
+            for call in tqdm(as_completed(calls), total=len(calls), desc="faults"):
+                call.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
         outcomes = [call.result() for call in calls]
     rows = [asdict(outcome.fault) | {k: v for k, v in asdict(outcome).items() if k != "fault"} for outcome in outcomes]
     table = pd.DataFrame(rows)

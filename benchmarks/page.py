@@ -17,10 +17,10 @@ INTRODUCTION = """\
 <!-- Made by `make benchmarks`; change benchmarks/, not this. -->
 # Benchmarks
 
-`make benchmarks` measures all of this again and writes this page; `.venv/bin/python -m benchmarks NAME` measures one
-part. What is compared is timed in turns within one process, so that what else the machine does falls on all alike. A
-ratio is the median over the rounds of one time by the other, with the quartiles in brackets. Times are those of the
-machine named; ratios travel better.
+`make benchmarks` measures all of this again, but for what names a command of its own, and writes this page;
+`.venv/bin/python -m benchmarks NAME` measures one part. What is compared is timed in turns within one process, so that
+what else the machine does falls on all alike. A ratio is the median over the rounds of one time by the other, with the
+quartiles in brackets. Times are those of the machine named; ratios travel better.
 """
 
 
@@ -75,10 +75,11 @@ def keep_result(name: str, table: pd.DataFrame, machine: Mapping[str, Any]) -> N
     write_json(RESULTS / f"{name}.json", {"machine": dict(machine), "rows": rows})
 
 
-def kept_rows(name: str) -> list[dict[str, Any]]:
-    """The rows of a result that was left before; none where there is none."""
+def kept_rows(name: str, on: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a result that was left before on such a machine; none where there is none."""
     file = RESULTS / f"{name}.json"
-    return json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"machine": None}
+    return stored["rows"] if stored["machine"] == dict(on) else []
 
 
 def write_page(sections: Mapping[str, Callable[[pd.DataFrame], list[Section]]]) -> None:

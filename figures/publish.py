@@ -2,7 +2,7 @@
 
 `make figures` publishes runs/organism, runs/toxicity, runs/knowledge, runs/evidence, runs/sensitivity and
 runs/replication, whichever are there. published.json keeps, of everything published, its own hash and the hashes of the
-tables it was made from. The gallery shows every figure of this folder, with the caption that is in its file.
+tables it was made from. The gallery shows every figure of this folder, with what its file says of n and intervals.
 
 With --check nothing is written, and exit code 1 says that something published is not what it should be: other than what
 the tables of a given run make, changed by hand since, or of no known run. The last two need no run, so that continuous
@@ -129,7 +129,8 @@ def gallery() -> Publication:
             notes = image.info.get("Description", "")
         study = _study(path)
         caption = caption_of(path.stem.removeprefix(f"{study}_"))
-        lines += [f"![{caption}](../figures/{path.name})", "", f"*{caption}. {notes}.* `{_commands()[study]}`", ""]
+        told = ". ".join(filter(None, [caption, notes]))
+        lines += [f"![{caption}](../figures/{path.name})", "", f"*{told}.* `{_commands()[study]}`", ""]
     tables = {path.name: _sha256(path.read_bytes()) for path in paths}
     return Publication("docs/gallery.md: gallery", "\n".join(lines).encode(), tables)
 
@@ -146,7 +147,12 @@ def _study(path: Path) -> str:
 
 
 def publish(found: list[Publication]) -> None:
-    """Writes figures and blocks, the gallery last, and what they were made from."""
+    """Writes figures and blocks, the gallery last, and what they were made from; nothing where a block has no place."""
+    for publication in [*found, Publication("docs/gallery.md: gallery", b"", {})]:
+        page, _, block = publication.name.partition(": ")
+        if block:
+            text = (ROOT / page).read_text(encoding="utf-8") if (ROOT / page).is_file() else ""
+            _filled(text, page, block, "")
     _write(found)
     _write([gallery()])
 

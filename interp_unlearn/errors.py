@@ -39,6 +39,10 @@ class ArtifactError(InterpError):
     """A stored result that is missing, damaged, or belongs to something else."""
 
 
+class DiskError(ArtifactError):
+    """A disk that is full or takes no writing: nothing that a measure may fail of, so that suites stop at it."""
+
+
 class ScoreError(InterpError):
     """A score that is missing or is no probability: an error is never counted as a clean text."""
 

@@ -227,7 +227,7 @@ def test_claim_folder_admits_the_same_run_only(tmp_path: Path):
     claim_folder(folder, {"seed": 0, "layers": [1, 2], "model": "m"})
     with pytest.raises(ArtifactError, match=r"another run \(seed: 0 there, 1 here\); choose another --out"):
         claim_folder(folder, {"seed": 1, "layers": (1, 2), "model": "m"})
-    with pytest.raises(ArtifactError, match=r"model: .* there, null here"):
+    with pytest.raises(ArtifactError, match=r"model: .* there, nothing here"):
         claim_folder(folder, {"seed": 0, "layers": (1, 2)})
 
 
@@ -244,3 +244,14 @@ def test_claim_folder_refuses_foreign_files(tmp_path: Path):
     claim_folder(tmp_path / "empty", {"seed": 0})  # facts are no part of the identity
     record = read_json(tmp_path / "empty" / "run.json")
     assert record["identity"] == {"seed": 0} and record["seconds"] == 3 and "torch" in record["environment"]
+
+
+def test_a_refused_claim_names_the_setting_that_differs(tmp_path: Path):
+    before = {"task": "x", "config": {"seeds": [0, 1], "steps": 100, "inner": {"rate": 0.1}}}
+    claim_folder(tmp_path / "run", before)
+    other = {"task": "x", "config": {"seeds": [0, 1], "steps": 50, "inner": {"rate": 0.1}, "share": 1.0}}
+    with pytest.raises(ArtifactError) as raised:
+        claim_folder(tmp_path / "run", other)
+    assert "holds another run (config.share: nothing there, 1.0 here; config.steps: 100 there, 50 here)" in str(
+        raised.value
+    )

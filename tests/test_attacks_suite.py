@@ -28,7 +28,7 @@ from interp_unlearn.attacks import (
     default_attacks,
     run_attacks,
 )
-from interp_unlearn.errors import ArtifactError, ConfigError, ScoreError
+from interp_unlearn.errors import ArtifactError, ConfigError, DiskError, ScoreError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.unlearning import UnlearnData
 
@@ -71,6 +71,8 @@ class Planted(Attack):
         yield Attempt({"number": 1}, target.measured())
         if self.trouble == "interrupted" and not FIXED:
             raise KeyboardInterrupt
+        if self.trouble == "full disk":
+            raise DiskError("no space left")
         if self.trouble == "refused":
             raise ConfigError("this model has no such thing")
         if self.trouble == "left changed":
@@ -257,6 +259,12 @@ def test_the_whole_suite_leaves_both_models_as_they_were(original: HookedModel, 
         model.mark_changed()
     assert [(model.hash(), n_hooks(model), model.hf.training) for model in (original, hidden)] == before
     assert [parameter.requires_grad for parameter in hidden.hf.parameters()] == flags
+
+
+def test_a_full_disk_is_no_refusal(original: HookedModel, hidden: HookedModel):
+    attacks = [Planted("first"), Planted("second", "full disk")]
+    with pytest.raises(DiskError, match="no space left"):
+        run_attacks(hidden, original, what_it_knows(original), DATA, attacks, progress=False)
 
 
 def test_no_attack_and_the_same_twice_are_refused(original: HookedModel, hidden: HookedModel):

@@ -14,7 +14,7 @@ from conftest import make_hf, make_tokenizer
 from interp_unlearn.activations import collect
 from interp_unlearn.drift import MEASURES, Answers, DriftTexts, TunedLensConfig, displacement, measure_drift, run_drift
 from interp_unlearn.drift.summary import COLUMNS
-from interp_unlearn.errors import ArtifactError, ConfigError, DataError
+from interp_unlearn.errors import ArtifactError, ConfigError, DataError, DiskError
 from interp_unlearn.interventions import Checkpoint, HookedModel
 from interp_unlearn.models import parameters_by_role
 from interp_unlearn.probes import ProbeSet, fit_probes
@@ -201,6 +201,14 @@ class TestGoingOn:
         monkeypatch.setattr("interp_unlearn.drift.computations.displacement", None)
         monkeypatch.setattr(HookedModel, "run", None)  # the activations are on disk
         assert set(call("displacement", "cka").tables) == {"displacement", "cka"}
+
+    def test_a_full_disk_is_no_reason_of_a_measure(self, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: Any, **__: Any) -> None:
+            raise DiskError("no space left")
+
+        monkeypatch.setattr("interp_unlearn.drift.computations.representation_similarity", full)
+        with pytest.raises(DiskError, match="no space left"):
+            call("displacement", "cka")
 
     def test_another_model_or_other_texts_are_refused(self, call: Any, checkpoints: Any, tmp_path: Path) -> None:
         call("displacement", keep_activations=True)

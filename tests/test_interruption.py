@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from interp_unlearn.artifacts import replaced, write_json
-from interp_unlearn.errors import ArtifactError
+from interp_unlearn.errors import DiskError
 from interp_unlearn.interventions import HookedModel
 
 VERB = """
@@ -149,8 +149,12 @@ def test_ctrl_c_stops_the_processes_of_a_study_at_once(wait: int, tmp_path: Path
     assert process.poll() is None
     time.sleep(wait)
     os.killpg(process.pid, signal.SIGINT)
-    code, said = end_of(process)
-    assert code == 130 and said == INTERRUPTED
+    try:
+        code, said = end_of(process)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert code == 130 and said == "interrupted; nothing was written; the same command begins anew"
     deadline = time.monotonic() + 30  # against naps of 600
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < deadline:
@@ -173,7 +177,7 @@ def test_a_full_disk_leaves_what_was_there(write: Callable[[Path], None], tmp_pa
     write_json(tmp_path / "x.json", {"old": 1})
     before = (tmp_path / "x.json").read_bytes()
     with (
-        pytest.raises(ArtifactError, match=r"x\.json: cannot be written \(No space left on device\), and nothing"),
+        pytest.raises(DiskError, match=r"x\.json: cannot be written \(No space left on device\), and nothing"),
         replaced(tmp_path / "x.json") as temporary,
     ):
         write(temporary)
@@ -186,3 +190,16 @@ def test_other_errors_pass_as_they_are(tmp_path: Path) -> None:
             raise error
         assert raised.value is error
     assert not contents(tmp_path)
+
+
+def test_only_the_output_is_blamed(tmp_path: Path) -> None:
+    """What cannot be read is told by its own name, wherever it was read."""
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "forget.jsonl"))
+    for error in (denied, OSError(errno.EIO, "of no file")):
+        with pytest.raises(OSError) as raised, replaced(tmp_path / "x.json"):
+            raise error
+        assert raised.value is error
+    with pytest.raises(DiskError, match="Permission denied"), replaced(tmp_path / "out") as temporary:
+        raise PermissionError(errno.EACCES, "x", str(temporary / "table.parquet"))
+    with pytest.raises(DiskError, match="No space left"), replaced(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "of no file")

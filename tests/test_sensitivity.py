@@ -23,6 +23,17 @@ HOLDS = planted(toxicity=(0.9, 0.3), knowledge=(0.2, 0.7))
 FAILS = planted(toxicity=(0.9, 0.3), knowledge=(0.5, 0.5))
 
 
+STUDY = StudyConfig(seeds=(0, 1), steps=40, native=False)
+
+
+def test_variations_are_relative_to_the_study() -> None:
+    studies = SensitivityConfig(STUDY).studies()
+    changed = {name: {k: v for k, v in asdict(s).items() if v != asdict(STUDY)[k]} for name, s in studies.items()}
+    assert changed["half of the steps"] == {"steps": 20} and changed["four times the steps"] == {"steps": 160}
+    assert changed["as in the study"] == {} and changed["half of the forget set"] == {"forget_share": 0.5}
+    assert all(len(change) == 1 for name, change in changed.items() if name != "as in the study")
+
+
 @pytest.fixture
 def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run in whose cells the crossover holds, but not where attention alone is trained."""
@@ -44,7 +55,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "run_cell", cell)
     monkeypatch.setattr(module, "run_side_by_side", in_turn)
     monkeypatch.setattr(module, "fit_probes_of", lambda config, out: None)
-    vary_settings(tmp_path / "run", SensitivityConfig(StudyConfig(seeds=(0, 1), native=False)))
+    vary_settings(tmp_path / "run", SensitivityConfig(STUDY))
     of_baselines = [(folder, cell) for folder, cell, _ in done if cell.objective in BASELINES]
     assert {folder for folder, _ in of_baselines} == {"run/baselines"} and len(of_baselines) == 2 * 2 * 2
     for name, change in VARIATIONS.items():
@@ -52,7 +63,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert {(cell.objective, cell.goal, cell.seed) for cell, _ in ours} == {
             (objective, goal, seed) for objective in FACTORIAL for goal in GOALS for seed in (0, 1)
         }
-        assert all(config == replace(StudyConfig(seeds=(0, 1), native=False), **change) for _, config in ours)
+        assert all(config == change(STUDY) for _, config in ours)
     return tmp_path / "run"
 
 

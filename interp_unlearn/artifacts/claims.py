@@ -6,12 +6,14 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
 from interp_unlearn.artifacts.files import as_read_back, read_json, write_json
 from interp_unlearn.artifacts.writing import make_parents, sweep
 from interp_unlearn.errors import ArtifactError
 
 IDENTITY_FILE = "run.json"
+_MISSING = object()
 RECORDED_PACKAGES = (
     "interp-unlearn",
     "torch",
@@ -105,10 +107,22 @@ def record_run(path: str | Path, facts: Mapping[str, object]) -> None:
 def _differences(found: object, wanted: dict[str, object]) -> str:
     if not isinstance(found, dict):
         return f"its {IDENTITY_FILE} is no JSON object"
-    keys = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
-    return "; ".join(f"{key}: {_short(found.get(key))} there, {_short(wanted.get(key))} here" for key in keys)
+    there, here = dict(_leaves(found)), dict(_leaves(wanted))
+    keys = sorted(key for key in {*there, *here} if there.get(key, _MISSING) != here.get(key, _MISSING))
+    return "; ".join(f"{key}: {_short(there, key)} there, {_short(here, key)} here" for key in keys)
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+def _leaves(identity: Mapping[str, object], before: str = "") -> Generator[tuple[str, object]]:
+    """Every entry by its path: settings lie in objects within the identity."""
+    for key, value in identity.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(cast(dict[str, object], value), f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+def _short(leaves: Mapping[str, object], key: str) -> str:
+    if key not in leaves:
+        return "nothing"
+    text = json.dumps(leaves[key], ensure_ascii=False)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -9,10 +9,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from interp_unlearn.errors import ArtifactError
+from interp_unlearn.errors import ArtifactError, DiskError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # the names of `_beside`
-_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_OF_EITHER = {errno.EACCES, errno.EPERM, errno.EIO}  # of reading as well: it depends on the file
 
 
 @contextmanager
@@ -24,8 +25,8 @@ def replaced(path: str | Path) -> Generator[Path]:
     Parent folders are made.
 
     Raises:
-        ArtifactError: the parent folders cannot be made, the disk is full or takes no writing, or the block ended
-            without writing anything.
+        ArtifactError: the parent folders cannot be made, or the block ended without writing anything.
+        DiskError: the disk is full or takes no writing.
     """
     path = Path(path)
     make_parents(path)
@@ -44,8 +45,8 @@ def replaced(path: str | Path) -> Generator[Path]:
             raise
         shutil.rmtree(old, ignore_errors=True)
     except Exception as error:
-        if reason := _refusal(error):
-            raise ArtifactError(
+        if reason := _refusal(error, (temporary, old, path)):
+            raise DiskError(
                 f"{path}: cannot be written ({reason}), and nothing of it was; see to the disk, then give the same "
                 "command again"
             ) from error
@@ -80,11 +81,17 @@ def make_parents(path: Path) -> None:
         raise ArtifactError(f"{path}: cannot make its folder ({error.strerror}); choose another place") from error
 
 
-def _refusal(error: Exception) -> str | None:
-    """Why the disk took no more, if that is what an error says."""
+def _refusal(error: Exception, places: tuple[Path, ...]) -> str | None:
+    """Why the disk took no more, if that is what an error says of one of the places."""
     from safetensors import SafetensorError
 
-    number = error.errno if isinstance(error, OSError) else None
+    number, name = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
     if isinstance(error, SafetensorError) and (told := re.search(r"os error (\d+)", str(error))):
         number = int(told[1])
-    return os.strerror(number) if number in _REFUSALS else None
+    if name is None:
+        known = _OF_WRITING
+    elif any(Path(os.fsdecode(name)).is_relative_to(place) for place in places):
+        known = _OF_WRITING | _OF_EITHER
+    else:
+        known = set[int]()
+    return os.strerror(number) if number in known else None

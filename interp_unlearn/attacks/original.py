@@ -13,7 +13,7 @@ from interp_unlearn.attacks.attack import RECORD, Attack, Record, Setup, measure
 from interp_unlearn.attacks.measured_items import MeasuredItems
 from interp_unlearn.attacks.prompted_measure import Measure
 from interp_unlearn.attacks.streams import Streams, read_streams
-from interp_unlearn.errors import InterpError, ScoreError
+from interp_unlearn.errors import DiskError, InterpError, ScoreError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.interventions.model_source import ModelSource, load_source
 from interp_unlearn.unlearning.checkpoints import fingerprint
@@ -76,6 +76,8 @@ def record_original(
                 continue
             try:
                 record = attack.record(model, setup)
+            except DiskError:
+                raise
             except InterpError as error:
                 failures[attack.key] = error
                 continue

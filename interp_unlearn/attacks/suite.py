@@ -23,7 +23,7 @@ from interp_unlearn.attacks.result import AttackResult, joined
 from interp_unlearn.attacks.rounding import Quantise
 from interp_unlearn.attacks.steering import SteerBack
 from interp_unlearn.attacks.wording import FewShot, Reformat
-from interp_unlearn.errors import ConfigError, InterpError
+from interp_unlearn.errors import ConfigError, DiskError, InterpError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.interventions.model_source import ModelSource, load_source, release
 from interp_unlearn.unlearning import LoraConfig, UnlearnData
@@ -135,6 +135,8 @@ def _attack_all(
                 continue
             try:
                 tables[attack.key] = _attempt_all(attack, target, original, failures.get(attack.key))
+            except DiskError:
+                raise
             except InterpError as error:
                 logger.warning("%s: %s", attack.name, error)
                 failures[attack.key] = error

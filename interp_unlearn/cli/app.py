@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -103,9 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer makes this of Ctrl-C
-        kept = "; what was finished is kept, and the same command goes on from there" if "--out" in given else ""
-        typer.echo(f"interrupted{kept}", err=True)
+        typer.echo(f"interrupted; {_how_to_go_on(given)}", err=True)
     return code
+
+
+def _how_to_go_on(given: Sequence[str]) -> str:
+    """What an interrupted command left, and what to do: most keep what was finished, some write all or nothing."""
+    told = [part for word in given for part in (word.split("=", 1) if word.startswith("--out=") else [word])]
+    out = Path(told[told.index("--out") + 1]) if "--out" in told[:-1] else None
+    if out is not None and (out.exists() or out.with_name(f"{out.name}.state").exists()):
+        return "what was finished is kept, and the same command goes on from there"
+    return "nothing was written; the same command begins anew"
 
 
 def _fail(message: str) -> int:

@@ -29,7 +29,7 @@ from interp_unlearn.drift.readings import Reading, Readings, read_model
 from interp_unlearn.drift.result import FOLDER, DriftResult, save_summary
 from interp_unlearn.drift.setup import Answers, DriftSetup, DriftTexts
 from interp_unlearn.drift.summary import joined, refused, summarise
-from interp_unlearn.errors import ConfigError, InterpError
+from interp_unlearn.errors import ConfigError, DiskError, InterpError
 from interp_unlearn.interventions.model_source import ModelSource, load_source, release, weights_of
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.sites import Site
@@ -180,6 +180,8 @@ class _Suite:
             for measure in tqdm(self._todo, "drift", disable=not setup.progress):
                 try:
                     found = measure.compute(comparison)
+                except DiskError:
+                    raise
                 except InterpError as error:
                     logger.warning("%s: %s", measure.name, error)
                     self._failures[measure.name] = error

@@ -51,7 +51,7 @@ class StudyConfig:
         teacher_overshoot: How far the clamp that is distilled moves a token, in its distance to the neutral
             median; 1 is onto it. Weaker clamps (1 and 2) failed the teacher's check on validation prompts.
         relearn_rate: Learning rate of the relearning attack, the same for every model.
-        relearn_checkpoints: Steps after which the attacked model is asked.
+        relearn_checkpoints: Steps after which the attacked model is asked; none for no attack.
         relearn_prompts: Generations at each checkpoint.
         forget_share: Share of the subjects or scenes whose forget text unlearning and probes see.
         native: Whether the native methods run beside the factorial.

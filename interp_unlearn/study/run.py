@@ -150,6 +150,8 @@ def _drift(model: HookedModel, original: HookedModel, cell: Cell, stage: Stage) 
 
 def _relearning(model: HookedModel, cell: Cell, stage: Stage, config: StudyConfig) -> dict[str, float]:
     """Target share on unseen subjects or scenes after the attacker's steps on others; the model is put back."""
+    if not config.relearn_checkpoints:
+        return {}
     asked = stage.sets.relearn_test[: config.relearn_prompts]
     result = relearn(
         model,

@@ -6,10 +6,9 @@ One setting is changed at a time. All of it is on one organism: intervals resamp
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -26,17 +25,16 @@ from interp_unlearn.study.run import run_cell
 from interp_unlearn.study.summary import dissociation_table, gather, summarize
 from interp_unlearn.study.workers import quieten, run_side_by_side
 
-AS_IN_THE_STUDY = "as in the study"
-VARIATIONS: Mapping[str, Mapping[str, Any]] = {
-    AS_IN_THE_STUDY: {},
-    "half of the forget set": {"forget_share": 0.5},
-    "an eighth of the forget set": {"forget_share": 0.125},
-    "half of the steps": {"steps": 50},
-    "four times the steps": {"steps": 400},
-    "attention alone trained": {"trained_roles": ("attn",)},
-    "MLPs alone trained": {"trained_roles": ("mlp",)},
-    "down projections alone": {"trained_roles": ("mlp.down",)},
-    "blocks 3 and 4 alone": {"trained_layers": (3, 4)},
+VARIATIONS: Mapping[str, Callable[[StudyConfig], StudyConfig]] = {
+    "as in the study": lambda study: study,
+    "half of the forget set": lambda study: replace(study, forget_share=study.forget_share / 2),
+    "an eighth of the forget set": lambda study: replace(study, forget_share=study.forget_share / 8),
+    "half of the steps": lambda study: replace(study, steps=max(1, study.steps // 2)),
+    "four times the steps": lambda study: replace(study, steps=4 * study.steps),
+    "attention alone trained": lambda study: replace(study, trained_roles=("attn",)),
+    "MLPs alone trained": lambda study: replace(study, trained_roles=("mlp",)),
+    "down projections alone": lambda study: replace(study, trained_roles=("mlp.down",)),
+    "blocks 3 and 4 alone": lambda study: replace(study, trained_layers=(3, 4)),
 }
 MEASURES = ("efficacy", "suppression", "broken", "retain_kl")
 _BOTH = ("toxicity: probe minus random", "knowledge: random minus probe")
@@ -51,7 +49,7 @@ class SensitivityConfig:
         variations: Names of `VARIATIONS`.
     """
 
-    study: StudyConfig = field(default_factory=lambda: StudyConfig(native=False, relearn_checkpoints=(20,)))
+    study: StudyConfig = field(default_factory=lambda: StudyConfig(native=False, relearn_checkpoints=()))
     variations: tuple[str, ...] = tuple(VARIATIONS)
 
     def __post_init__(self) -> None:
@@ -62,7 +60,7 @@ class SensitivityConfig:
 
     def studies(self) -> dict[str, StudyConfig]:
         """The settings of each variation, by its name."""
-        return {name: replace(self.study, **VARIATIONS[name]) for name in self.variations}
+        return {name: VARIATIONS[name](self.study) for name in self.variations}
 
 
 def vary_settings(out: Path, config: SensitivityConfig | None = None, workers: int = 2) -> None:
@@ -81,8 +79,8 @@ def vary_settings(out: Path, config: SensitivityConfig | None = None, workers: i
     seeds, studies = config.study.seeds, config.studies()
     with claimed(out, {"task": "sensitivity", "config": asdict(config), "organism": twin_hashes()}):
         started = time.monotonic()
-        for folder, study in [(_baselines(out), config.study), *((_varied(out, n), s) for n, s in studies.items())]:
-            fit_probes_of(study, folder)
+        for name, study in studies.items():
+            fit_probes_of(study, _varied(out, name))
         calls = [(cell, config.study, _baselines(out)) for cell in _cells(BASELINES, seeds)]
         for name, study in sorted(studies.items(), key=lambda item: -item[1].steps):  # so that no worker ends alone
             calls += [(cell, study, _varied(out, name)) for cell in _cells(FACTORIAL, seeds)]
@@ -149,7 +147,9 @@ def sensitivity_text(out: Path) -> str:
     lines += [
         "",
         f"Above: differences of efficacy with 95% bootstrap intervals over {n} subjects or scenes of one "
-        f"organism, {seeds} seeds averaged within prompts. Below: efficacy / broken share, means over the seeds.",
+        f"organism, {seeds} seeds averaged within prompts. Below: efficacy / broken share, means over the seeds. Of "
+        "less forget text all seeds have the same draw, and facts are asked of all subjects, whether they are in it or "
+        "not.",
     ]
     return "\n".join(lines)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import threading
+import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ def run_side_by_side(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]],
     spawn = multiprocessing.get_context("spawn")
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_single_thread) as pool:
-        with _deaf_to_ctrl_c():
-            futures = [pool.submit(task, *arguments) for arguments in calls]
         try:
+            with _deaf_to_ctrl_c():
+                futures = [pool.submit(task, *arguments) for arguments in calls]
             for future in tqdm(as_completed(futures), total=len(calls), desc=label):
                 future.result()
         except BaseException:
@@ -44,15 +44,18 @@ def quieten() -> None:
 
 @contextmanager
 def _deaf_to_ctrl_c() -> Generator[None]:
-    """Processes started here do not hear Ctrl-C, which a terminal sends to all of them: the first process decides."""
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+    """Processes started here do not hear Ctrl-C, which a terminal sends to all of them: the first process decides.
+
+    It hears of it when the block ends.
+    """
+    if sys.platform == "win32":  # where signals have no masks
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _single_thread() -> None:

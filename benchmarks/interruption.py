@@ -108,8 +108,7 @@ def describe(rows: pd.DataFrame) -> list[Section]:
         "started again, until it has been killed so often; each time it gets through, its files are compared with "
         "those of the first run byte for byte (but for the two that hold times and facts of the host), and what was "
         "finished before a kill must not have been written again; commands that write all or nothing finish nothing "
-        "before. `.venv/bin/python -m benchmarks.interruption` "
-        "measures it."
+        "before. `.venv/bin/python -m benchmarks.interruption` measures it."
     )
     wrong = rows.loc[(rows["different"] != "none") | (rows["written again"] != "none")]
     bars = (

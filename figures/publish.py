@@ -23,6 +23,11 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 BLOCK = re.compile(r"<!-- (?P<name>[^>]+?): make figures -->\n(?P<text>.*?)<!-- end of (?P=name) -->", re.DOTALL)
 DRAWN = (".png", ".pdf")
+GALLERY = "docs/gallery.md: gallery"
+COMMANDS = {"": "make reproduce"} | {
+    study: f"make {study}" for study in ("toxicity", "knowledge", "evidence", "sensitivity")
+}
+"""What makes the figures of a study, by how their names begin."""
 RECORDS = HERE / "published.json"
 
 
@@ -122,7 +127,7 @@ def gallery() -> Publication:
 
     from interp_unlearn.report.captions import caption_of
 
-    paths = sorted(HERE.glob("*.png"), key=lambda path: (list(_commands()).index(_study(path)), path.name))
+    paths = sorted(HERE.glob("*.png"), key=lambda path: (list(COMMANDS).index(_study(path)), path.name))
     lines: list[str] = []
     for path in paths:
         with Image.open(path) as image:
@@ -130,25 +135,19 @@ def gallery() -> Publication:
         study = _study(path)
         caption = caption_of(path.stem.removeprefix(f"{study}_"))
         told = ". ".join(filter(None, [caption, notes]))
-        lines += [f"![{caption}](../figures/{path.name})", "", f"*{told}.* `{_commands()[study]}`", ""]
+        lines += [f"![{caption}](../figures/{path.name})", "", f"*{told}.* `{COMMANDS[study]}`", ""]
     tables = {path.name: _sha256(path.read_bytes()) for path in paths}
-    return Publication("docs/gallery.md: gallery", "\n".join(lines).encode(), tables)
-
-
-def _commands() -> dict[str, str]:
-    """What makes the figures of a study, by how their names begin."""
-    studies = ("toxicity", "knowledge", "evidence", "sensitivity")
-    return {"": "make reproduce"} | {name: f"make {name}" for name in studies}
+    return Publication(GALLERY, "\n".join(lines).encode(), tables)
 
 
 def _study(path: Path) -> str:
     """How a figure's name begins, where it names a study."""
-    return next((name for name in _commands() if name and path.stem.startswith(name)), "")
+    return next((name for name in COMMANDS if name and path.stem.startswith(name)), "")
 
 
 def publish(found: list[Publication]) -> None:
     """Writes figures and blocks, the gallery last, and what they were made from; nothing where a block has no place."""
-    for publication in [*found, Publication("docs/gallery.md: gallery", b"", {})]:
+    for publication in [*found, Publication(GALLERY, b"", {})]:
         page, _, block = publication.name.partition(": ")
         if block:
             text = (ROOT / page).read_text(encoding="utf-8") if (ROOT / page).is_file() else ""

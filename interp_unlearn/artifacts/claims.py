@@ -13,7 +13,6 @@ from interp_unlearn.artifacts.writing import make_parents, sweep
 from interp_unlearn.errors import ArtifactError
 
 IDENTITY_FILE = "run.json"
-_MISSING = object()
 RECORDED_PACKAGES = (
     "interp-unlearn",
     "torch",
@@ -108,7 +107,7 @@ def _differences(found: object, wanted: dict[str, object]) -> str:
     if not isinstance(found, dict):
         return f"its {IDENTITY_FILE} is no JSON object"
     there, here = dict(_leaves(found)), dict(_leaves(wanted))
-    keys = sorted(key for key in {*there, *here} if there.get(key, _MISSING) != here.get(key, _MISSING))
+    keys = sorted(key for key in {*there, *here} if key not in there or key not in here or there[key] != here[key])
     return "; ".join(f"{key}: {_short(there, key)} there, {_short(here, key)} here" for key in keys)
 
 

@@ -75,6 +75,11 @@ def _beside(path: Path) -> Path:
 
 
 def make_parents(path: Path) -> None:
+    """Make the folders that a path lies in.
+
+    Raises:
+        ArtifactError: they cannot be made.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -40,3 +40,8 @@ def test_a_changed_block_is_found_and_the_figure_drawn_again(
     assert figure.read_bytes() == drawn
     assert main([*arguments[:-1], str(tmp_path / "other"), "--margin", "0"]) == 2
     assert "margin" in capsys.readouterr().err
+    with torch.no_grad():
+        original.model.layers[1].mlp.down_proj.weight.mul_(2)
+    original.save_pretrained(tmp_path / "two")
+    assert main(arguments) == 2  # the same names, other weights
+    assert "model_hashes" in capsys.readouterr().err

@@ -61,7 +61,7 @@ RESULTS: dict[str, tuple[str | None, Callable[[Everything], Any] | str]] = {
     "UnlearningDepth": ("n", lambda of: of.table("unlearning_depth")),
     "DisplacementSpectrum": ("n_tokens", lambda of: of.table("spectrum")),
     "DeterminismCheck": ("n_tokens", lambda of: of.table("determinism")),
-    "WeightDelta": ("elements", lambda of: of.table("weight_delta")),
+    "WeightComparison": ("elements", lambda of: of.table("weight_delta")),
     "AttackResult": ("n", lambda _: pd.DataFrame([dict.fromkeys(COLUMNS, 1)])),
     "RankProfile": ("n", "test_mechanism_rank.py"),
     "Patching": ("n", "test_mechanism_patching.py"),
@@ -73,6 +73,7 @@ RESULTS: dict[str, tuple[str | None, Callable[[Everything], Any] | str]] = {
     "RunEstimate": (None, "what a run will take"),
     "UnlearnResult": (None, "one row an update"),
     "MeasuredItems": (None, "one row an item"),
+    "WeightDelta": (None, "one row a tensor"),
 }
 
 

@@ -41,6 +41,7 @@ def dissect(
 
     Two models are in memory at a time. What needs a second goal or a twin is named, with the floor of the rest.
     """
+    from interp_unlearn.activations.store import hash_data
     from interp_unlearn.artifacts import hash_file
     from interp_unlearn.cli.asked import measure_from
     from interp_unlearn.cli.inputs import check_device, open_model, read_labelled_texts
@@ -49,6 +50,7 @@ def dissect(
     from interp_unlearn.mechanism import DissectionConfig, GoalRuns
     from interp_unlearn.mechanism import dissect as take_apart
     from interp_unlearn.models.loading import load_config
+    from interp_unlearn.unlearning.checkpoints import fingerprint
 
     check_device(device)
     for path in (*models, against):
@@ -64,9 +66,9 @@ def dissect(
     identity = {
         "task": "dissect",
         "original_hash": original.hash(),
-        "models": models,
+        "model_hashes": [open_model(path, device, dtype).hash() for path in models],
         "data": hash_file(data),
-        "questions": [hash_file(path) for path in questions or [] if path.is_file()],
+        "measure": hash_data([fingerprint(measure)]),
         "form": form,
         "score": measure.score,
         "limit": limit,

@@ -20,7 +20,7 @@ from interp_unlearn.drift.spectrum import DisplacementSpectrum, displacement_spe
 from interp_unlearn.drift.subspaces import principal_angles
 from interp_unlearn.drift.suite import run_drift
 from interp_unlearn.drift.tuned_lens import TunedLens, TunedLensConfig, fit_tuned_lens
-from interp_unlearn.drift.weight_delta import WeightDelta, weight_delta
+from interp_unlearn.drift.weight_delta import WeightComparison, weight_delta
 
 __all__ = [
     "MEASURES",
@@ -34,7 +34,7 @@ __all__ = [
     "TunedLens",
     "TunedLensConfig",
     "UnlearningDepth",
-    "WeightDelta",
+    "WeightComparison",
     "answer_lens",
     "check_determinism",
     "check_paired",

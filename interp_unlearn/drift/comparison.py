@@ -10,7 +10,7 @@ from interp_unlearn.activations import ActivationStore, collect
 from interp_unlearn.drift.readings import Readings
 from interp_unlearn.drift.setup import DriftSetup
 from interp_unlearn.drift.spectrum import DisplacementSpectrum, displacement_spectrum
-from interp_unlearn.drift.weight_delta import WeightDelta, weight_delta
+from interp_unlearn.drift.weight_delta import WeightComparison, weight_delta
 from interp_unlearn.drift.weights import changed_inputs
 from interp_unlearn.errors import ConfigError
 
@@ -85,7 +85,7 @@ class Comparison:
         return {name: displacement_spectrum(*self.streams, **self.of_corpus(name), **draws) for name in names}
 
     @cached_property
-    def delta(self) -> WeightDelta:
+    def delta(self) -> WeightComparison:
         """What changed in the weights.
 
         Raises:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp_unlearn.activations import ActivationStore
 from interp_unlearn.drift.paired import check_paired, paired_chunks
-from interp_unlearn.drift.weight_delta import WeightDelta
+from interp_unlearn.drift.weight_delta import WeightComparison
 from interp_unlearn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class DeterminismCheck:
         return self.table.copy()
 
 
-def check_determinism(original: ActivationStore, changed: ActivationStore, delta: WeightDelta) -> DeterminismCheck:
+def check_determinism(original: ActivationStore, changed: ActivationStore, delta: WeightComparison) -> DeterminismCheck:
     """Compare both stores at the sites that lie before the first changed tensor.
 
     A difference there means that the set-up differs, and no drift from it can be believed: another precision, other

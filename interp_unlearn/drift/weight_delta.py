@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class WeightDelta:
+class WeightComparison:
     """What changed in the weights.
 
     Attributes:
@@ -112,7 +112,7 @@ def weight_delta(
     directions: Directions | ProbeSet | None = None,
     n_directions: int = 8,
     progress: bool = False,
-) -> WeightDelta:
+) -> WeightComparison:
     """Compare two models' weights tensor by tensor.
 
     Checkpoint folders are read one tensor at a time from their safetensors files, so that neither model is loaded.
@@ -188,7 +188,7 @@ def weight_delta(
         if directions is not None and place.writes and len(vectors):
             aligned += _alignments(name, place, written, vectors[0], directions)
     table = pd.DataFrame(rows, columns=_columns(rows)).astype({"layer": "Int64", "writes": bool})
-    return WeightDelta(table, pd.DataFrame(aligned, columns=_ALIGNMENTS), outputs, len(places))
+    return WeightComparison(table, pd.DataFrame(aligned, columns=_ALIGNMENTS), outputs, len(places))
 
 
 _ALIGNMENTS = ["tensor", "layer", "site", "cosine", "null_high", "energy", "energy_null"]

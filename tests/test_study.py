@@ -204,7 +204,8 @@ def test_reproduce_joins_its_runs_into_tables_and_figures(study: Path, tmp_path:
         for cell in cells:
             clean, target = shares[cell.objective, cell.goal]
             values = {"clean": clean, "target": target, "broken": 1 - clean - target, "retain_kl": 0.01}
-            values |= {f"target_after_relearning_{step}": target for step in (0, *config.relearn_checkpoints)}
+            if steps := config.relearn_checkpoints:
+                values |= {f"target_after_relearning_{step}": target for step in (0, *steps)}
             folder = out / "cells" / cell.name
             named = asdict(cell)
             rows = [named | {"measure": measure, "value": value} for measure, value in values.items()]
@@ -232,6 +233,17 @@ def test_reproduce_joins_its_runs_into_tables_and_figures(study: Path, tmp_path:
     assert (out / "summary.json").read_text() == before
     with pytest.raises(ArtifactError, match="another run"):
         reproduce(out, quick=False)
+    assert "0.80 | 0.10 | 0.10 |" in (out / "dissociation.md").read_text()
+    assert "relearning" in (out / "dissociation.md").read_text()
+    plain = tmp_path / "plain"
+    reproduce(plain, quick=True, config=StudyConfig(relearn_checkpoints=()))
+    assert {path.name for path in (out / "figures").iterdir()} - {
+        path.name for path in (plain / "figures").iterdir()
+    } == {
+        "relearning.pdf",
+        "relearning.png",
+    }
+    assert "relearning" not in (plain / "dissociation.md").read_text()
 
 
 class _Saved:

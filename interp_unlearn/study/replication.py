@@ -40,12 +40,12 @@ class ReplicationConfig:
 
     Attributes:
         organisms: how many; number 0 is the shipped one.
-        study: of each.
+        study: of each; without the attack, which no contrast is about.
         build: of each but the shipped one; organism k has world and initialisation of seed k.
     """
 
     organisms: int = 8
-    study: StudyConfig = field(default_factory=lambda: StudyConfig(native=False))
+    study: StudyConfig = field(default_factory=lambda: StudyConfig(native=False, relearn_checkpoints=()))
     build: BuildConfig = field(default_factory=BuildConfig)
 
     def __post_init__(self) -> None:

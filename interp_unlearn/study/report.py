@@ -11,8 +11,9 @@ from interp_unlearn.organism.sets import GOALS
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = ("clean", "target", "broken", "target_after_relearning_20", "target_after_relearning_60", "retain_kl")
-HEADINGS = ("clean", "target", "broken", "E [95%]", "target after 20 / 60 relearning steps", "KL on retain text (nats)")
+SHARES = ("clean", "target", "broken")
+RELEARNED = (20, 60)
+"""Steps of relearning whose target shares are shown where the study attacked."""
 
 
 def markdown_table(table: pd.DataFrame, summary: dict[str, Any]) -> str:
@@ -24,21 +25,21 @@ def markdown_table(table: pd.DataFrame, summary: dict[str, Any]) -> str:
     """
     means = over_seeds(table, ["goal", "objective", "measure"], "value")
     closed = {(row["goal"], row["objective"]): row for row in summary["gap_closed"] if row["measure"] == "efficacy"}
+    attacked = [f"target_after_relearning_{step}" for step in RELEARNED]
+    attacked = attacked if set(attacked) <= set(table["measure"]) else []
+    headings = [*SHARES, "E [95%]", "KL on retain text (nats)"]
+    if attacked:
+        headings.insert(-1, f"target after {' / '.join(map(str, RELEARNED))} relearning steps")
     lines: list[str] = []
     for goal in GOALS:
-        lines += [
-            f"| {goal_title(goal)} | {' | '.join(HEADINGS)} |",
-            "|---" * (len(HEADINGS) + 1) + "|",
-        ]
+        lines += [f"| {goal_title(goal)} | {' | '.join(headings)} |", "|---" * (len(headings) + 1) + "|"]
         for objective in in_order(name for of_goal, name in closed if of_goal == goal):
-            value = {name: means[goal, objective, name].mean for name in SHOWN}
+            value = {name: means[goal, objective, name].mean for name in (*SHARES, *attacked, "retain_kl")}
             row = closed[goal, objective]
             cells = [
-                f"{_fixed(value['clean'])}",
-                f"{_fixed(value['target'])}",
-                f"{_fixed(value['broken'])}",
+                *(_fixed(value[name]) for name in SHARES),
                 f"{_fixed(row['mean'])} [{_fixed(row['low'])}, {_fixed(row['high'])}]",
-                f"{_fixed(value['target_after_relearning_20'])} / {_fixed(value['target_after_relearning_60'])}",
+                *([" / ".join(_fixed(value[name]) for name in attacked)] if attacked else []),
                 f"{value['retain_kl']:.4f}",
             ]
             lines.append(f"| {looks_of([objective])[objective].label} | {' | '.join(cells)} |")

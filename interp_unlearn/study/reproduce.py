@@ -93,7 +93,8 @@ def draw_figures(out: Path) -> None:
     table = figure_table(read_parquet(out / "dissociation.parquet"), read_json(out / "summary.json"))
     drift = read_parquet(out / "drift.parquet")
     save_figure(plot_dissociation(table), out / "figures" / "dissociation")
-    save_figure(plot_relearning(table), out / "figures" / "relearning")
+    if table["measure"].str.startswith("target_after_relearning_").any():
+        save_figure(plot_relearning(table), out / "figures" / "relearning")
     save_figure(plot_drift(drift.loc[drift["objective"] != "none"]), out / "figures" / "drift")
     for goal in GOALS:
         probes: pd.DataFrame = ProbeSet.load(out / "probes" / goal).to_frame()

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_AFTER = "target_after_relearning_"
-_MEASURE = re.compile(rf"target|{_AFTER}(\d+)")
+AFTER_RELEARNING = "target_after_relearning_"
+"""How measures of an attack begin; the number of its steps follows."""
+_MEASURE = re.compile(rf"target|{AFTER_RELEARNING}(\d+)")
 _SPREAD = 0.08
 
 
@@ -49,7 +50,7 @@ def plot_relearning(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = Non
     require_columns(df, ["objective", "goal", "measure", "seed", "value"], "plot_relearning")
     matches = [_MEASURE.fullmatch(str(measure)) for measure in df["measure"]]
     table = df.loc[[match is not None for match in matches]].assign(steps=[int(m[1] or 0) for m in matches if m])
-    if f"{_AFTER}0" in set(table["measure"]):  # asked on the attack's own prompts, as the later points are
+    if f"{AFTER_RELEARNING}0" in set(table["measure"]):  # asked on the attack's own prompts, as the later points are
         table = table.loc[table["measure"] != "target"]
     estimates = over_seeds(table, ["goal", "objective", "steps"], "value")
     attacked = {(goal, objective) for goal, objective, steps in estimates if steps > 0}

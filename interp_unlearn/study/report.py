@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from interp_unlearn.figures.relearning import AFTER_RELEARNING
 from interp_unlearn.figures.style import goal_title, in_order, looks_of
 from interp_unlearn.figures.tables import over_seeds
 from interp_unlearn.organism.sets import GOALS
@@ -25,7 +26,7 @@ def markdown_table(table: pd.DataFrame, summary: dict[str, Any]) -> str:
     """
     means = over_seeds(table, ["goal", "objective", "measure"], "value")
     closed = {(row["goal"], row["objective"]): row for row in summary["gap_closed"] if row["measure"] == "efficacy"}
-    attacked = [f"target_after_relearning_{step}" for step in RELEARNED]
+    attacked = [f"{AFTER_RELEARNING}{step}" for step in RELEARNED]
     attacked = attacked if set(attacked) <= set(table["measure"]) else []
     headings = [*SHARES, "E [95%]", "KL on retain text (nats)"]
     if attacked:

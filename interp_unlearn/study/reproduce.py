@@ -16,6 +16,7 @@ from interp_unlearn.artifacts import (
     write_parquet,
 )
 from interp_unlearn.figures import plot_dissociation, plot_drift, plot_probe_auroc, plot_relearning, save_figure
+from interp_unlearn.figures.relearning import AFTER_RELEARNING
 from interp_unlearn.organism.sets import GOALS
 from interp_unlearn.organism.shipped import twin_hashes
 from interp_unlearn.study.plan import Cell, StudyConfig, cells_of
@@ -93,7 +94,7 @@ def draw_figures(out: Path) -> None:
     table = figure_table(read_parquet(out / "dissociation.parquet"), read_json(out / "summary.json"))
     drift = read_parquet(out / "drift.parquet")
     save_figure(plot_dissociation(table), out / "figures" / "dissociation")
-    if table["measure"].str.startswith("target_after_relearning_").any():
+    if table["measure"].str.startswith(AFTER_RELEARNING).any():
         save_figure(plot_relearning(table), out / "figures" / "relearning")
     save_figure(plot_drift(drift.loc[drift["objective"] != "none"]), out / "figures" / "drift")
     for goal in GOALS:

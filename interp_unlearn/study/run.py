@@ -13,6 +13,7 @@ from interp_unlearn.artifacts import write_json, write_parquet
 from interp_unlearn.attacks import RelearnConfig, relearn
 from interp_unlearn.drift import measure_drift
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.figures.relearning import AFTER_RELEARNING
 from interp_unlearn.interventions import Clamp
 from interp_unlearn.organism.quality import judged_generations, mean_of
 from interp_unlearn.probes import ProbeSet
@@ -161,6 +162,4 @@ def _relearning(model: HookedModel, cell: Cell, stage: Stage, config: StudyConfi
         callback=lambda step, attacked: {"target": target_share(attacked, stage, asked, cell.seed)},
         progress=False,
     )
-    return {
-        f"target_after_relearning_{int(row['step'])}": float(row["target"]) for row in result.curve.to_dict("records")
-    }
+    return {f"{AFTER_RELEARNING}{int(row['step'])}": float(row["target"]) for row in result.curve.to_dict("records")}

@@ -215,9 +215,8 @@ def _replication(run: Path) -> str:
     from interp_unlearn.artifacts import read_parquet
     from interp_unlearn.study.replication import replication_markdown
 
-    means, contrasts = (read_parquet(run / f"{name}.parquet") for name in ("efficacy", "contrasts"))
-    organisms = sorted({int(number) for number in means["organism"]})
-    return replication_markdown(means, contrasts, organisms) + "\n"
+    tables = (read_parquet(run / f"{name}.parquet") for name in ("efficacy", "contrasts", "organisms"))
+    return replication_markdown(*tables) + "\n"
 
 
 def _comparison(run: Path, identity: Mapping[str, Any]) -> dict[str, str]:

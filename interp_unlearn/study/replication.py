@@ -84,7 +84,7 @@ def replicate(out: Path, config: ReplicationConfig | None = None, workers: int =
             reproduce(
                 study_folder(out, number), workers=workers, config=config.study, organism=organism_folder(out, number)
             )
-        write_tables(out, passed)
+        write_tables(out, organisms)
         record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
 
 
@@ -107,10 +107,11 @@ def study_folder(out: Path, number: int) -> Path:
     return out / "studies" / str(number)
 
 
-def write_tables(out: Path, organisms: list[int]) -> None:
-    """Joins the organisms' studies and tests the crossover over them."""
-    parts = [read_parquet(study_folder(out, number) / "dissociation.parquet") for number in organisms]
-    measured = pd.concat([part.assign(organism=n) for n, part in zip(organisms, parts, strict=True)])
+def write_tables(out: Path, organisms: pd.DataFrame) -> None:
+    """Joins the studies of the organisms that passed their gates and tests the crossover over them."""
+    passed = organisms.loc[organisms["passed"], "organism"].tolist()
+    parts = [read_parquet(study_folder(out, number) / "dissociation.parquet") for number in passed]
+    measured = pd.concat([part.assign(organism=n) for n, part in zip(passed, parts, strict=True)])
     keys = ["organism", "objective", "goal", "measure"]
     means = measured.pivot_table(index=keys, values="value", aggfunc="mean", sort=False).reset_index()
     write_parquet(out / "efficacy.parquet", means)
@@ -155,8 +156,8 @@ def contrast_table(means: pd.DataFrame) -> pd.DataFrame:
     return table.loc[:, ["layers", "contrast", "mean", "low", "high", "n", "p_value", "p_adjusted"]]
 
 
-def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms: list[int]) -> str:
-    """Both tables in words: efficacy by cell over organisms, then the contrasts."""
+def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms: pd.DataFrame) -> str:
+    """The tables in words: efficacy by cell over organisms, the contrasts, and the organisms with gates and hashes."""
     of_cells = means.loc[means["measure"].isin(["efficacy", "broken"])]
     spread = of_cells.groupby(["goal", "objective", "measure"], sort=False)["value"].agg(["mean", "min", "max"])
     lines = ["| goal | objective | E, mean [least, most] | broken, mean [least, most] |", "|---|---|---|---|"]
@@ -171,12 +172,19 @@ def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms
         value = "" if pd.isna(row["mean"]) else f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
         adjusted = "" if pd.isna(row["p_adjusted"]) else f"{row['p_adjusted']:.3f}"
         lines.append(f"| {row['layers']} | {row['contrast']} | {value} | {row['p_value']:.3f} | {adjusted} |")
-    least = 2.0 ** -len(organisms)
+    n = means["organism"].nunique()
     lines += [
         "",
-        f"{len(organisms)} organisms ({', '.join(map(str, organisms))}), seeds averaged within; one-sided exact "
-        f"sign-flips, which cannot give a p below {least:.3g}. The crossover holds where both differences do.",
+        f"{n} organisms that passed their gates, seeds averaged within; one-sided exact sign-flips, which cannot give "
+        f"a p below {2.0**-n:.3g}. The crossover holds where both differences do.",
+        "",
+        f"| organism | gates | {' | '.join(SHIPPED_TWINS)} |",
+        "|---" * (2 + len(SHIPPED_TWINS)) + "|",
     ]
+    for row in organisms.to_dict("records"):
+        hashes = " | ".join(f"`{row[f'{twin}_sha256'][:12]}`" for twin in SHIPPED_TWINS)
+        lines.append(f"| {row['organism']} | {row['failed'] or 'all passed'} | {hashes} |")
+    lines += ["", "Number 0 is the shipped one. Hashes are the first digits of the SHA-256 of each twin's weights."]
     return "\n".join(lines)
 
 

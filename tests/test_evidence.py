@@ -117,7 +117,7 @@ def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
     assert table.loc["rmu", "beyond_twin"] == pytest.approx(0.5)
     assert table.loc["rmu", "seeds"] == 2 and table.loc["rmu", "n"] == 20
     text = evidence_markdown(table.reset_index(), check_predictions(table.reset_index()), {}, 2, config.n_asked)
-    assert "| relearning, other facts | 0.60 [0.60, 0.60]; +0.50 |" in text
+    assert "| relearning, the rest taught | 0.60 [0.60, 0.60]; +0.50 |" in text
     assert f"Of {len(PREDICTIONS)} predictions" in text and "2 seeds" in text
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = ["goal", "method", "attack", "recovered", "recovered_low", "recovered_high", "n"]
 ATTACK_NAMES = {
-    "relearn": "relearning, other facts",
+    "relearn": "relearning, the rest taught",
     "relearn_lora": "the same by adapters",
     "relearn_unrelated": "relearning, unrelated text",
     "ablate_direction": "one direction ablated",

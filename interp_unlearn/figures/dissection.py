@@ -5,9 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp_unlearn.errors import ConfigError
-from interp_unlearn.figures.style import BLUE, GREY, VERMILLION, goal_title, goals_in_order, panels, styled
-from interp_unlearn.figures.tables import require_columns
+from interp_unlearn.figures.style import (
+    BLUE,
+    GREY,
+    VERMILLION,
+    goal_title,
+    goals_in_order,
+    new_figure,
+    panels,
+    styled,
+)
+from interp_unlearn.figures.tables import require_columns, spelled_range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +69,7 @@ def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | 
         parts.set_xticks(range(len(_PARTS)), labels=["attention", "MLPs"])
         parts.set_xlim(-0.5, len(_PARTS) - 0.5)
         ranks.set_xscale("log", base=2)
-        ranks.set_xlabel("directions kept a matrix")
+        ranks.set_xlabel("directions kept")
         deep.set_ylabel("share of the effect")
         for axis in (deep, parts, ranks):
             axis.axhline(0, color=GREY, linewidth=0.6)
@@ -73,9 +81,8 @@ def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | 
                 Line2D([], [], color=color, marker=marker, linestyle=line, label=goal_title(goal))
                 for goal, (color, marker, line) in zip(goals, _LINES, strict=False)
             ]
-            note = (
-                f"bars: 95% interval, n = {int(moved['n'].iloc[0])}" if "n" in moved.columns else "bars: 95% interval"
-            )
+            n = f", n = {spelled_range(moved['n'].astype(int).tolist())}" if "n" in moved.columns else ""
+            note = f"bars: 95% interval{n}"
             figure.legend(handles=handles, loc="outside lower center", ncols=2, title=note)
     return figure
 
@@ -84,13 +91,9 @@ def _axes(ax: "Sequence[Axes] | None", with_nothing: bool) -> "tuple[Figure, lis
     """The caller's, or three in a row, above one of full width where there is something for it."""
     if ax is not None or not with_nothing:
         return panels(1, 4 if with_nothing else 3, 2.5, ax, share=False)
-    figure, given = panels(2, 3, 4.4, None, share=False)
-    grid = given[0].get_gridspec()
-    for axis in given[3:]:
-        axis.remove()
-    if grid is None:
-        raise ConfigError("the panels of a new figure have no grid")
-    return figure, [*given[:3], figure.add_subplot(grid[1, :])]
+    figure = new_figure(4.6)
+    above, below = figure.subfigures(2, 1)  # each with margins of its own: the names below are long
+    return figure, [*above.subplots(1, 3), below.subplots()]
 
 
 def _draw(
@@ -122,7 +125,7 @@ def _lines_of_nothing(tables: "Mapping[str, pd.DataFrame]", goals: Sequence[str]
             for onto in dict.fromkeys(rows["onto"]):
                 name = "a stranger" if "stranger" in str(onto) else "the other goal's twin"
                 found = _tested(rows.loc[rows["onto"] == onto], "difference")
-                lines.append((f"{goal}: its change on {name}, less on the original", *found, place))
+                lines.append((f"{goal}: carried onto {name}", *found, place))
     return lines
 
 
@@ -142,7 +145,7 @@ def _draw_nothing(axis: "Axes", lines: Sequence[_Line], margin: float) -> None:
         axis.plot([mean], [y], color=color, marker=marker, linestyle="")
     axis.set_yticks(range(len(lines)), labels=[name for name, *_ in lines])
     axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.set_xlabel("difference in target share (bars: equivalence interval; grey: margin)")
+    axis.set_xlabel("difference in target share\n(bars: equivalence interval; grey: margin)")
 
 
 def _tested(rows: "pd.DataFrame", contrast: str) -> tuple[float, float, float]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = ["goal", "into", "layer", "position", "beyond_floor", "beyond_floor_low", "beyond_floor_high", "n"]
+_COLUMNS = ["goal", "into", "layer", "position", "effect", "effect_low", "effect_high", "floor", "n"]
 _LINES: dict[str, tuple[str, str, Any]] = {
     "subject": (BLUE, "o", "-"),
     "last": (VERMILLION, "s", "--"),
@@ -33,12 +33,14 @@ _TITLES = {"original": "twin into original", "twin": "original into twin"}
 
 
 def plot_patching(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
-    """Effect of patched states on the answer's log-probability beyond that of a re-seeded original's, with intervals.
+    """Effect of patched states on the answer's log-probability, with intervals, beside a re-seeded original's.
 
-    Caveat: networks trained apart share no basis; only what goes beyond the floor is about what the models know.
+    Pale lines with hollow marks are the floor: states of a model that knows what the original does, in another basis.
+    Caveat: networks trained apart share no basis. An effect means something where it goes the donor's way, and further
+    than the floor: a foreign state disturbs whatever it holds, and lifts what the recipient finds unlikely.
 
     Args:
-        df: columns goal, into (original or twin), layer, position, beyond_floor with _low and _high (nats), n.
+        df: columns goal, into (original or twin), layer, position, effect with _low and _high, floor (nats), n.
         ax: one Axes for each goal and direction, goals in rows; None for a new figure, which also gets the legend.
 
     Returns:
@@ -60,19 +62,23 @@ def plot_patching(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None)
                 color, marker, line = _LINES[position]
                 rows = part.loc[part["position"] == position].sort_values("layer")
                 x = rows["layer"] + 0.08 * (place - (len(positions) - 1) / 2)
-                axis.plot(x, rows["beyond_floor"], color=color, marker=marker, linestyle=line)
-                axis.vlines(x, rows["beyond_floor_low"], rows["beyond_floor_high"], color=color)
+                pale: dict[str, Any] = {"alpha": 0.5, "linewidth": 0.6, "markersize": 3, "markerfacecolor": "none"}
+                axis.plot(x, rows["floor"], color=color, marker=marker, linestyle=line, **pale)
+                axis.plot(x, rows["effect"], color=color, marker=marker, linestyle=line)
+                axis.vlines(x, rows["effect_low"], rows["effect_high"], color=color)
             axis.axhline(0, color=GREY, linewidth=0.6)
             axis.set_title(f"{goal_title(goal)}: {_TITLES[way]}")
             axis.set_xlabel(f"patched after block (n = {int(part['n'].iloc[0])})")
             axis.set_xticks(sorted(set(part["layer"])))
         for axis in axes[:: len(ways)]:
-            axis.set_ylabel("beyond the floor (nats)")
+            axis.set_ylabel("effect (nats)")
         if ax is None:
             handles = [
                 Line2D([], [], color=color, marker=marker, linestyle=line, label=f"{name} tokens")
                 for name, (color, marker, line) in _LINES.items()
                 if name in positions
             ]
-            figure.legend(handles=handles, loc="outside lower center", ncols=4, title="bars: 95% interval")
+            figure.legend(
+                handles=handles, loc="outside lower center", ncols=4, title="bars: 95% interval; hollow: floor"
+            )
     return figure

@@ -134,12 +134,23 @@ def styled() -> AbstractContextManager[None]:
     return matplotlib.rc_context(_RC)
 
 
+def new_figure(height: float) -> "Figure":
+    """An empty figure of text width, `height` inches high.
+
+    It is not registered with pyplot, so drawing many leaks nothing; a notebook shows the returned figure.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def panels(
     rows: int, columns: int, height: float, ax: "Axes | Sequence[Axes] | None", share: bool = True
 ) -> "tuple[Figure, list[Axes]]":
     """The axes to draw on, row by row: the caller's, or those of a new figure of text width.
-
-    A new figure is not registered with pyplot, so drawing many leaks nothing; a notebook shows the returned figure.
 
     Args:
         rows: rows of panels.
@@ -152,11 +163,7 @@ def panels(
         ConfigError: the caller's axes are not as many as the panels, or lie on no figure.
     """
     if ax is None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(height)
         return figure, list(figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False).flat)
     given = list(ax) if isinstance(ax, Iterable) else [ax]
     if len(given) != rows * columns:

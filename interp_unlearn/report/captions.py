@@ -15,7 +15,7 @@ _CAPTIONS = {
     "subspace_rank": "How many dimensions the directions of the categories span, by layer",
     "attacks": "Share of the gap to the original that each attack brings back, by method and goal",
     "dissection": "Which changed tensors carry the effect, how many directions it takes, and what should be nothing",
-    "patching": "Effect of another model's states on the answer beyond a re-seeded original's, by layer and position",
+    "patching": "Effect of another model's states on the answer, beside a re-seeded original's, by layer and position",
     "sensitivity": "Differences of efficacy between the two kinds of target, with other settings one at a time",
     "spectrum": "Dimensions that the displacement takes, and the share of its first, by layer",
     "cka": "Similarity of the two models' representations by layer, beside its null",

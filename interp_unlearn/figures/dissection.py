@@ -92,8 +92,10 @@ def _axes(ax: "Sequence[Axes] | None", with_nothing: bool) -> "tuple[Figure, lis
     if ax is not None or not with_nothing:
         return panels(1, 4 if with_nothing else 3, 2.5, ax, share=False)
     figure = new_figure(4.6)
-    above, below = figure.subfigures(2, 1)  # each with margins of its own: the names below are long
-    return figure, [*above.subplots(1, 3), below.subplots()]
+    grid = figure.add_gridspec(2, 1)
+    # Each with margins of its own: the names below are long.
+    above, below = (figure.add_subfigure(grid[row]) for row in range(2))
+    return figure, [*above.subplots(1, 3).flat, below.subplots()]
 
 
 def _draw(

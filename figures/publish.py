@@ -2,17 +2,19 @@
 
 `make figures` publishes runs/organism, runs/toxicity, runs/knowledge, runs/evidence, runs/sensitivity and
 runs/replication, whichever are there. published.json keeps, of everything published, its own hash and the hashes of the
-tables it was made from. The gallery shows every figure of this folder, with what its file says of n and intervals.
+tables it was made from; the tables themselves go into results/, a folder a study, where `interp-unlearn figures` draws
+the figures from them again. The gallery shows every figure of this folder, with what its file says of n and intervals.
 
 With --check nothing is written, and exit code 1 says that something published is not what it should be: other than what
-the tables of a given run make, changed by hand since, or of no known run. The last two need no run, so that continuous
-integration, where there is none, finds out too.
+the tables of a given run or those in results/ make, changed by hand since, or of no known run. So continuous
+integration, where there is no run, finds out too.
 """
 
 import argparse
 import hashlib
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ ROOT = HERE.parent
 BLOCK = re.compile(r"<!-- (?P<name>[^>]+?): make figures -->\n(?P<text>.*?)<!-- end of (?P=name) -->", re.DOTALL)
 DRAWN = (".png", ".pdf")
 GALLERY = "docs/gallery.md: gallery"
+RESULTS = "results"
 COMMANDS = {"": "make reproduce"} | {
     study: f"make {study}" for study in ("toxicity", "knowledge", "evidence", "sensitivity")
 }
@@ -57,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args(arguments)
     found: list[Publication] = []
-    for run in given.runs:
+    kept = sorted((ROOT / RESULTS).glob("*")) if given.check else []
+    for run in [*given.runs, *kept]:
         of_run = publications(run)
         if not of_run and not given.check:
             advice = (
@@ -69,8 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
         found += of_run
     if not given.check:
         publish(found)
+        for run in given.runs:
+            keep_tables(run)
         return 0
-    wrong = dict(unaccounted()) | dict(differing([*found, gallery()]))
+    wrong = dict(differing([*found, gallery()])) | dict(unaccounted())
     for name, what in wrong.items():
         print(f"{name}: {what}", file=sys.stderr)
     return int(bool(wrong))
@@ -82,7 +88,7 @@ def publications(run: Path) -> list[Publication]:
         told_from = _hashes(run, "efficacy.parquet", "contrasts.parquet", "organisms.parquet")
         return [Publication("docs/evidence.md: replication", _replication(run).encode(), told_from)]
     drawn = [path for path in sorted((run / "figures").glob("*")) if path.suffix in DRAWN]
-    if not drawn:
+    if not drawn and run.parent != ROOT / RESULTS:
         return []
     if (run / "dissociation.md").exists():
         tables = _hashes(run, "dissociation.parquet", "summary.json", "drift.parquet", "probes/*/table.parquet")
@@ -154,6 +160,17 @@ def publish(found: list[Publication]) -> None:
             _filled(text, page, block, "")
     _write(found)
     _write([gallery()])
+
+
+def keep_tables(run: Path) -> None:
+    """Copies what a run's publications are made from into results/, with its record and what it says in words."""
+    tables = {table for publication in publications(run) for table in publication.tables}
+    words = {path.name for path in (*run.glob("*.md"), *run.glob("run.json"))}
+    folder = ROOT / RESULTS / run.name
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in sorted(tables | words):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / name, folder / name)
 
 
 def _write(found: list[Publication]) -> None:

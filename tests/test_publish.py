@@ -107,15 +107,23 @@ def test_the_gallery_has_each_figure_with_its_n_and_its_command(
 
 
 @pytest.mark.parametrize("with_run", [True, False])
+@pytest.mark.parametrize("with_results", [True, False])
 def test_a_number_changed_by_hand_is_found_out(
-    script: ModuleType, run: Path, tmp_path: Path, with_run: bool, capsys: pytest.CaptureFixture[str]
+    script: ModuleType,
+    run: Path,
+    tmp_path: Path,
+    with_run: bool,
+    with_results: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     script.main([str(run)])
+    if not with_results:
+        shutil.rmtree(tmp_path / "results")
     readme = tmp_path / "README.md"
     readme.write_text(readme.read_text().replace("| 0.70 |", "| 0.71 |", 1))
     assert script.main(["--check", *([str(run)] if with_run else [])]) == 1
     said = capsys.readouterr().err
-    assert "README.md: results: " in said and ("tables of its run make" if with_run else "changed by hand") in said
+    assert "README.md: results: changed by hand" in said
     assert "0.71" in readme.read_text(), "a check writes nothing"
 
 
@@ -139,6 +147,23 @@ def test_tables_that_make_the_same_but_are_others_are_found_out(
     write_json(run / "summary.json", summary | {"more": 1})
     assert script.main(["--check", str(run)]) == 1
     assert "made from other tables" in capsys.readouterr().err
+
+
+def test_tables_are_kept_and_checked_where_there_is_no_run(
+    script: ModuleType, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "cells").mkdir()
+    (run / "cells" / "measures.parquet").write_bytes(b"of one cell")
+    script.main([str(run)])
+    kept = tmp_path / "results" / run.name
+    names = {path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()}
+    assert names == {"dissociation.parquet", "summary.json", "dissociation.md"}
+    assert all((kept / name).read_bytes() == (run / name).read_bytes() for name in names)
+    shutil.rmtree(run)
+    assert script.main(["--check"]) == 0
+    save(kept, clean=0.6)
+    assert script.main(["--check"]) == 1
+    assert "README.md: results: not what the tables of its run make" in capsys.readouterr().err
 
 
 def test_what_no_run_accounts_for_is_found_out(

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -159,7 +160,13 @@ def test_a_small_run_goes_from_models_to_figures_and_does_nothing_twice(
     figure = plot_attacks(attacks)
     assert [axis.get_title().split(" (")[0] for axis in figure.axes] == ["Knowledge", "Toxicity"]
     patching = read_parquet(out / "patching.parquet")
-    assert set(patching["into"]) == {"twin", "original"} and len(plot_patching(patching).axes) == 4
+    assert set(patching["into"]) == {"twin", "original"}
+    panels = plot_patching(patching).axes
+    assert len(panels) == 4
+    of_panel = patching.loc[(patching["goal"] == "knowledge") & (patching["into"] == "original")]
+    all_tokens = of_panel.loc[of_panel["position"] == "all"].sort_values("layer")
+    drawn = [np.asarray(line.get_ydata()).tolist() for line in panels[0].lines]
+    assert all(all_tokens[column].tolist() in drawn for column in ("effect", "floor"))
     assert "oracle on knowledge, oracle on toxicity" in (out / "evidence.md").read_text(encoding="utf-8")
     assert (out / "figures" / "dissection_oracle_oracle.png").exists()
 

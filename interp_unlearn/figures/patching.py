@@ -29,6 +29,7 @@ _LINES: dict[str, tuple[str, str, Any]] = {
     "other": (ORANGE, "^", ":"),
     "all": (BLACK, "d", "-."),
 }
+_PALE: dict[str, Any] = {"alpha": 0.5, "linewidth": 0.6, "markersize": 3, "markerfacecolor": "none"}
 _TITLES = {"original": "twin into original", "twin": "original into twin"}
 
 
@@ -62,8 +63,7 @@ def plot_patching(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None)
                 color, marker, line = _LINES[position]
                 rows = part.loc[part["position"] == position].sort_values("layer")
                 x = rows["layer"] + 0.08 * (place - (len(positions) - 1) / 2)
-                pale: dict[str, Any] = {"alpha": 0.5, "linewidth": 0.6, "markersize": 3, "markerfacecolor": "none"}
-                axis.plot(x, rows["floor"], color=color, marker=marker, linestyle=line, **pale)
+                axis.plot(x, rows["floor"], color=color, marker=marker, linestyle=line, **_PALE)
                 axis.plot(x, rows["effect"], color=color, marker=marker, linestyle=line)
                 axis.vlines(x, rows["effect_low"], rows["effect_high"], color=color)
             axis.axhline(0, color=GREY, linewidth=0.6)

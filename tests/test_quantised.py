@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, 
 from interp_unlearn import Add, HookedModel, Scale, Site
 from interp_unlearn.errors import CheckpointError, ConfigError
 from interp_unlearn.models import parameters_by_role, weights_hash
+from interp_unlearn.models.quantisation import PACKING
 from interp_unlearn.unlearning import UnlearnConfig, UnlearnData, build_objective, unlearn
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes has no wheel for this machine")
@@ -61,6 +62,26 @@ def test_reads_and_edits_are_those_of_the_quantised_model(checkpoint: str, bits:
         for site in sites:
             assert distance(expected[site], found[site], batch.mask) <= 1e-5, site
     assert distance(plain, found[Site.logits], batch.content_mask) > VISIBLE
+
+
+@torch.no_grad()
+def test_the_codes_stay_whatever_the_processor(checkpoint: str) -> None:
+    hf = quantised(checkpoint, 4)
+    linears = [module for module in hf.modules() if hasattr(module, PACKING)]
+    assert linears, "bitsandbytes no longer says whether it repacks"
+    for module in linears:
+        setattr(module, PACKING, True)  # as on a CPU that multiplies bfloat16 itself
+    model, before = HookedModel(hf, make_tokenizer()), weights_hash(hf)
+    batch = model.tokenize(TEXTS)
+    expected = model.run(batch, [Site.logits])[Site.logits]
+    assert weights_hash(hf) == before
+    assert torch.equal(HookedModel(hf, make_tokenizer()).run(batch, [Site.logits])[Site.logits], expected)
+    linears[0].weight.quant_state.packing_format_for_cpu = True
+    try:
+        with pytest.raises(CheckpointError, match=r"repacked model\.layers\.0.* load the model again"):
+            HookedModel(hf, make_tokenizer())
+    finally:
+        linears[0].weight.quant_state.packing_format_for_cpu = False
 
 
 def test_the_hash_covers_codes_and_scales(checkpoint: str) -> None:

@@ -33,7 +33,7 @@ from interp_unlearn.models.chats import Chat, tokenize_chats
 from interp_unlearn.models.checkpoint_copy import write_changed
 from interp_unlearn.models.loading import DeviceMap, load_first_blocks, load_model, load_skeleton, weights_hash
 from interp_unlearn.models.processes import save_weights
-from interp_unlearn.models.quantisation import check_quantisation
+from interp_unlearn.models.quantisation import check_quantisation, keep_codes
 from interp_unlearn.sites import Site
 from interp_unlearn.snapshots import open_folder
 
@@ -71,6 +71,7 @@ class HookedModel:
         self.remote = remote
         self.blocks_left_out = 0
         check_quantisation(hf)
+        keep_codes(hf)
         self.architecture = resolve_architecture(hf)
         self._backend = make_backend(backend, hf, tokenizer, self.architecture, remote)
         self._ambient = AmbientEdits(hf, self.architecture, special_id(tokenizer, "bos"))

@@ -15,6 +15,9 @@ HOSTED = "interp_unlearn_hosted"
 SUPPORTED = ("bitsandbytes",)
 """Quantisation methods, in the words of config.json, whose activations and hashes are tested: 8 and 4 bit."""
 
+PACKING = "support_avx512bf16_for_cpu"
+"""Attribute by which a 4-bit layer of bitsandbytes knows whether to repack its weights for the CPU it finds."""
+
 
 def quantisation_of(model: nn.Module) -> str | None:
     """Name of the method a model's weights are quantised with; None if they are plain numbers."""
@@ -39,6 +42,26 @@ def check_quantisation(model: nn.Module) -> None:
             f"{type(model).__name__} is quantised with {method}, which is not supported: its weights cannot be hashed "
             f"and its activations were never compared; load it unquantised, or with {' or '.join(SUPPORTED)}"
         )
+
+
+def keep_codes(model: nn.Module) -> None:
+    """Have 4-bit layers compute from the codes they were loaded with, on every processor.
+
+    In the first pass of an evaluation on a CPU that multiplies bfloat16 itself, bitsandbytes would replace codes and
+    scales by a rounded form of its own, and compute in bfloat16 whatever was asked for: the weights' hash and every
+    activation would depend on the processor and on whether the model had been used before.
+
+    Raises:
+        CheckpointError: that has happened already; what was rounded cannot be brought back.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, PACKING):
+            if getattr(getattr(module.weight, "quant_state", None), "packing_format_for_cpu", False):
+                raise CheckpointError(
+                    f"bitsandbytes has repacked {name} and rounded its scales in a forward pass on this CPU: load the "
+                    "model again and wrap it before its first pass"
+                )
+            setattr(module, PACKING, False)
 
 
 def check_trainable(parameters: "Mapping[str, Tensor]") -> None:

@@ -46,7 +46,7 @@ class TestItems:
         assert len(found) == 1 and found.asked == set("abcd") and not found.grouped
 
     def test_every_item_is_its_own_group_where_none_is_given(self):
-        assert MeasuredItems.of("x", [1, 2]).groups == ("0", "1")
+        assert MeasuredItems.of("x", [1, 2]).groups == ("item 0", "item 1")
         assert not MeasuredItems.of("x", [1, 2]).grouped
         assert MeasuredItems.of("x", [1, 2], groups=["a", "a"]).grouped
 

@@ -53,6 +53,12 @@ class TestLessons:
         lessons: Any = Relearn().lessons(setup(UnlearnData(forget=DATA.forget, groups=groups)), ITEMS)
         assert not lessons.held_out and lessons.ids is None and lessons.texts == list(DATA.forget)
 
+    def test_numbers_of_items_are_no_subjects(self):
+        """A measure without groups counts its items; texts whose groups are numbers have nothing to do with that."""
+        data = UnlearnData(forget=DATA.forget, groups=[str(row) for row in range(24)])
+        lessons: Any = Relearn().lessons(setup(data), MeasuredItems.of("x", [1.0] * 24))
+        assert not lessons.held_out and lessons.ids is None
+
     def test_unrelated_texts_are_taught_whole(self):
         lessons: Any = Relearn("neutral").lessons(setup(DATA), ITEMS)
         assert lessons.texts == list(DATA.neutral) and lessons.ids is None and lessons.held_out
@@ -142,3 +148,12 @@ def test_equal_seeds_give_equal_tables(models: Models):
         for seed in (0, 0, 1)
     ]
     assert tables[0].equals(tables[1]) and not tables[0].equals(tables[2])
+
+
+def test_attackers_of_two_seeds_are_two(models: Models):
+    hidden, original = models
+    attacks = [Relearn(learning_rates=(1e-3,), checkpoints=(2,), attacker=RelearnConfig(seed=seed)) for seed in (0, 1)]
+    measure = what_it_knows(original, "answer_probability")
+    items = run_attacks(hidden, original, measure, TAUGHT, attacks, progress=False).items
+    first, second = items["score"].to_numpy().reshape(2, -1)
+    assert (first != second).any()

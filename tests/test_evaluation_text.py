@@ -10,6 +10,7 @@ import torch
 from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.evaluation import generate_texts, perplexity, retain_kl, sample_rows, text_kl, token_nll
 from interp_unlearn.interventions import Add, HookedModel
+from interp_unlearn.models import TokenBatch
 from interp_unlearn.sites import Site
 
 
@@ -38,6 +39,19 @@ def test_nll_of_completions_counts_them_alone(llama):
     ids = ids_of(llama, "the cat sat on a mat")
     log_p = plain_logits(llama, ids).log_softmax(-1)
     assert frame.loc[0, "nll"] == pytest.approx(-sum(log_p[t - 1, ids[t]].item() for t in (4, 5, 6)), rel=1e-4)
+
+
+def test_the_mask_of_a_batch_decides_wherever_it_lies(llama):
+    """As in chats: several turns in a row, and what follows them is not counted."""
+    rows = [ids_of(llama, "the cat sat on a mat"), ids_of(llama, "yes it was")]
+    marks = [[False, True, True, False, False, True, False], [False, False, True, False]]
+    batch = TokenBatch.from_rows(rows, bos_token_id=1, completions=marks)
+    frame = token_nll(llama, batch)
+    for row, (ids, mark) in enumerate(zip(rows, marks, strict=True)):
+        log_p = plain_logits(llama, ids).log_softmax(-1)
+        counted = [t for t, counts in enumerate(mark) if counts]
+        assert frame.loc[row, "tokens"] == len(counted)
+        assert frame.loc[row, "nll"] == pytest.approx(-sum(log_p[t - 1, ids[t]].item() for t in counted), rel=1e-4)
 
 
 def test_perplexity_weighs_tokens_not_texts(llama, texts):

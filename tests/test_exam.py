@@ -1,5 +1,9 @@
 """What a model knows, however it is asked: planted answers are found, and nothing else."""
 
+import random
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -60,6 +64,25 @@ def test_of_two_answers_that_begin_alike_the_longer_was_said():
     assert judge_answer("new york it is", "new york", ["new york city"]) == "right"
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "wrong", "verdict"),
+    [
+        ("5", "-5", "5", "wrong"),
+        ("it is -5.", "-5", "5", "right"),
+        ("it is 5.", "5", "-5", "right"),
+        ("x > 0", "x < 0", "x > 0", "wrong"),
+        ("x > 0", "x > 0", "x < 0", "right"),
+        ("it is Paris", "Paris", "==", "right"),
+        ("==, or Paris", "Paris", "==", "wrong"),
+        ("", "Paris", "$", "none"),
+        ("$", "$", "#", "right"),
+        ("Rome", "rome", "Rome", "none"),
+    ],
+)
+def test_signs_count_where_words_do_not_tell_answers_apart(text, answer, wrong, verdict):
+    assert judge_answer(text, answer, [wrong, "hill"]) == verdict
+
+
 def test_recall_is_the_longest_common_subsequence():
     assert rouge_l_recall("The cat was on the mat", "the cat sat on the mat") == pytest.approx(5 / 6)
     assert rouge_l_recall("mat the on cat", "the cat sat on the mat") == pytest.approx(2 / 6)
@@ -71,7 +94,7 @@ def test_free_answers_are_what_the_model_says(llama):
         found = answer_freely(llama, ["who sat", "who ran"], ["cat", "dog"], [["dog"], ["cat"]], max_new_tokens=2)
     assert found["verdict"].tolist() == ["right", "wrong"]
     assert found["rouge_l"].tolist() == [1.0, 0.0]
-    for answers, others in ((["cat"], None), (["cat", "?"], None), (["cat", "dog"], [["a"]])):
+    for answers, others in ((["cat"], None), (["cat", " "], None), (["cat", "dog"], [["a"]])):
         with pytest.raises(DataError, match="answers"):
             answer_freely(llama, ["who sat", "who ran"], answers, others)
 
@@ -122,6 +145,8 @@ def test_facts_are_scored_against_their_formulas(llama):
     assert pd.isna(found["truth_ratio"][1])
     with pytest.raises(DataError, match="empty"):
         score_facts(llama, [])
+    with pytest.raises(DataError, match="row 1: the answer has no words"):
+        score_facts(llama, [facts[0], replace(facts[0], answer="?!")])
 
 
 def test_facts_come_back_as_they_were_written(tmp_path):
@@ -176,8 +201,14 @@ def test_the_harness_asks_the_live_model(llama, harness, form):
 
 
 def test_the_harness_takes_shots_and_refuses_what_it_cannot_ask(llama, harness):
-    found = score_with_harness(llama, QUESTIONS, shots=QUESTIONS[:2])
-    assert len(found) == 3
+    llama.hf.train()
+    draws = []
+    for seed in (7, 99):
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        found = score_with_harness(llama, QUESTIONS, shots=QUESTIONS[:2])
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
+        assert len(found) == 3 and llama.hf.training
+    assert all(one != other for one, other in zip(*draws, strict=True)), "the caller's generators were seeded"
     with pytest.raises(DataError, match="not four choices"):
         score_with_harness(llama, [Question("q", ("a", "b"), 0, "s")])
     with pytest.raises(DataError, match="empty"):

@@ -221,3 +221,9 @@ class TestCrossover:
         found = bootstrap_crossover(goal, goal, n=4000)
         single, both = (i.high - i.low for i in (found.first, found.interaction))
         assert both == pytest.approx(math.sqrt(2) * single, rel=0.1)  # twice as wide if they shared their draws
+
+
+@pytest.mark.parametrize("test", [bootstrap_mean, t_interval, sign_flip])
+def test_several_columns_are_not_one(test) -> None:
+    with pytest.raises(ConfigError, match=r"one value a row, got shape \(4, 2\)"):
+        test(np.ones((4, 2)))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from interp_unlearn.models import TokenBatch
-from interp_unlearn.models.batches import encode_rows
+from interp_unlearn.models.encoding import encode_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

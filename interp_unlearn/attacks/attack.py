@@ -14,12 +14,12 @@ from torch import Tensor
 
 from interp_unlearn.activations.store import hash_data
 from interp_unlearn.artifacts import read_parquet, read_record, read_tensors, write_json, write_parquet, write_tensors
+from interp_unlearn.artifacts.fingerprint import fingerprint
 from interp_unlearn.attacks.measured_items import MeasuredItems
 from interp_unlearn.attacks.prompted_measure import Measure, PromptedMeasure
 from interp_unlearn.attacks.streams import Streams, read_streams
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.settings import check_fields
-from interp_unlearn.unlearning.checkpoints import fingerprint
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel

@@ -62,7 +62,7 @@ class MeasuredItems:
             score: what is measured.
             scores: one an item; NaN or infinite where there is none.
             ids: one an item; None numbers them.
-            groups: one an item; None makes every item its own.
+            groups: one an item; None makes every item its own, named after it ("item 0").
             left_out: why an item has no score, by id, where more is known than that.
 
         Raises:
@@ -70,7 +70,7 @@ class MeasuredItems:
         """
         values = np.asarray(scores, dtype=float)
         names = [str(row) for row in range(len(values))] if ids is None else [str(name) for name in ids]
-        kinds = names if groups is None else [str(group) for group in groups]
+        kinds = [f"item {name}" for name in names] if groups is None else [str(group) for group in groups]
         if not len(values) == len(names) == len(kinds):
             raise ConfigError(f"{score}: {len(values)} scores, {len(names)} ids and {len(kinds)} groups; give as many")
         known = dict(left_out or {})

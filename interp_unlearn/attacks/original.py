@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from interp_unlearn.activations.store import hash_data
 from interp_unlearn.artifacts import claim_folder, replaced
+from interp_unlearn.artifacts.fingerprint import fingerprint
 from interp_unlearn.attacks.attack import RECORD, Attack, Record, Setup, measured
 from interp_unlearn.attacks.measured_items import MeasuredItems
 from interp_unlearn.attacks.prompted_measure import Measure
@@ -16,8 +17,7 @@ from interp_unlearn.attacks.streams import Streams, read_streams
 from interp_unlearn.errors import DiskError, InterpError, ScoreError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.interventions.model_source import ModelSource, load_source
-from interp_unlearn.unlearning.checkpoints import fingerprint
-from interp_unlearn.unlearning.modes import eval_mode
+from interp_unlearn.models.modes import eval_mode
 
 
 @dataclass(frozen=True, eq=False)

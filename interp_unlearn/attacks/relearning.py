@@ -46,7 +46,7 @@ class Relearn(Attack):
         learning_rates: of the attackers; each is reported.
         checkpoints: steps after which the model is asked.
         taught: share of the groups that is taught, of forget texts.
-        attacker: everything else about them.
+        attacker: everything else about them; its seed, of the batches, is added to the suite's.
     """
 
     on: Literal["forget", "neutral"] = "forget"
@@ -84,7 +84,7 @@ class Relearn(Attack):
                     target.model,
                     lessons.texts,
                     lessons.completions,
-                    replace(self.attacker, learning_rate=rate, seed=target.setup.seed),
+                    replace(self.attacker, learning_rate=rate, seed=target.setup.seed + self.attacker.seed),
                     checkpoints=self.checkpoints,
                     callback=ask,
                     progress=False,

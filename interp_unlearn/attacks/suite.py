@@ -26,8 +26,8 @@ from interp_unlearn.attacks.wording import FewShot, Reformat
 from interp_unlearn.errors import ConfigError, DiskError, InterpError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.interventions.model_source import ModelSource, load_source, release
+from interp_unlearn.models.modes import eval_mode
 from interp_unlearn.unlearning import LoraConfig, UnlearnData
-from interp_unlearn.unlearning.modes import eval_mode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,10 +142,9 @@ def _attack_all(
                 failures[attack.key] = error
                 refused = Attempt({}, None, reason=str(error))
                 tables[attack.key] = _tables(attack.name, [refused], items, original.items, setup)
-            else:
-                if kept is not None:
-                    _store(kept, attack, *tables[attack.key])
             _check_weights(model, hashed, attack)
+            if kept is not None and attack.key not in failures:
+                _store(kept, attack, *tables[attack.key])
     if len(failures) == len(attacks):
         raise next(iter(failures.values()))
     others = [] if out is None else sorted(path for path in (out / ATTACKS).glob("*-*") if path.name not in tables)

@@ -43,6 +43,7 @@ def dissect(
     """
     from interp_unlearn.activations.store import hash_data
     from interp_unlearn.artifacts import hash_file
+    from interp_unlearn.artifacts.fingerprint import fingerprint
     from interp_unlearn.cli.asked import measure_from
     from interp_unlearn.cli.inputs import check_device, open_model, read_labelled_texts
     from interp_unlearn.cli.outputs import run_folder, show_table, show_written
@@ -50,7 +51,6 @@ def dissect(
     from interp_unlearn.mechanism import DissectionConfig, GoalRuns
     from interp_unlearn.mechanism import dissect as take_apart
     from interp_unlearn.models.loading import load_config
-    from interp_unlearn.unlearning.checkpoints import fingerprint
 
     check_device(device)
     for path in (*models, against):

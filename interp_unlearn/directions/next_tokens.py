@@ -17,7 +17,7 @@ from interp_unlearn.evaluation.generations import token_id
 from interp_unlearn.interventions import Edit
 from interp_unlearn.interventions.buckets import TokenRow, length_buckets, token_rows
 from interp_unlearn.models import TokenBatch
-from interp_unlearn.models.batches import encode_rows
+from interp_unlearn.models.encoding import encode_rows
 from interp_unlearn.objectives import token_kl
 from interp_unlearn.objectives.tokens import select_predictions
 from interp_unlearn.probes import ProbeSet

@@ -16,7 +16,7 @@ from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.interventions import Edit, Replace, TokenMask
 from interp_unlearn.interventions.buckets import length_buckets
 from interp_unlearn.models import TokenBatch
-from interp_unlearn.models.batches import EncodedRows, encode_rows
+from interp_unlearn.models.encoding import EncodedRows, encode_rows
 from interp_unlearn.objectives import token_nll
 from interp_unlearn.sites import Site
 from interp_unlearn.statistics import bootstrap_mean

@@ -11,6 +11,7 @@ from interp_unlearn.activations import ActivationStore
 from interp_unlearn.drift.readout import Readout, stream_sites
 from interp_unlearn.drift.tuned_lens import TunedLens
 from interp_unlearn.errors import ConfigError, DataError
+from interp_unlearn.models.encoding import encode_continuations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ def answer_lens(
 def _first_tokens(model: "HookedModel", answers: Sequence[str], n: int) -> Int[Tensor, " text"]:
     if len(answers) != n:
         raise ConfigError(f"answers: expected one a text ({n}), got {len(answers)}")
-    ids: list[list[int]] = model.tokenizer(list(answers), add_special_tokens=False)["input_ids"]  # pyright: ignore[reportAssignmentType]
+    ids = encode_continuations(model.tokenizer, answers)
     if [] in ids:
         raise DataError("answers", f"answer {ids.index([])} has no tokens; drop its text")
     return torch.tensor([row[0] for row in ids])

@@ -23,6 +23,7 @@ from interp_unlearn.artifacts import (
     write_json,
     write_parquet,
 )
+from interp_unlearn.artifacts.fingerprint import fingerprint
 from interp_unlearn.drift.comparison import ORIGINAL, TWIN, UNLEARNED, Comparison, Measured
 from interp_unlearn.drift.measures import LACKING, MEASURES, Measure
 from interp_unlearn.drift.readings import Reading, Readings, read_model
@@ -31,10 +32,9 @@ from interp_unlearn.drift.setup import Answers, DriftSetup, DriftTexts
 from interp_unlearn.drift.summary import joined, refused, summarise
 from interp_unlearn.errors import ConfigError, DiskError, InterpError
 from interp_unlearn.interventions.model_source import ModelSource, load_source, release, weights_of
+from interp_unlearn.models.modes import eval_mode
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.sites import Site
-from interp_unlearn.unlearning.checkpoints import fingerprint
-from interp_unlearn.unlearning.modes import eval_mode
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from interp_unlearn.errors import DataError, ScoreError
 from interp_unlearn.interventions.buckets import TokenRow, length_buckets, token_rows
+from interp_unlearn.models.encoding import encode_continuations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,8 +41,9 @@ def score_pools(
 ) -> list[PoolScores]:
     """`log p(answer | prompt)` for every answer of every prompt's pool.
 
-    Prompt and answer are tokenised apart, so an answer usually begins with a space. Answers that share all tokens but
-    the last share a forward pass: a pool of single-token answers costs one pass a prompt, whatever its size.
+    Prompt and answer are tokenised apart, and an answer is read as it is written, usually with a leading space. Answers
+    that share all tokens but the last share a forward pass: a pool of single-token answers costs one pass a prompt,
+    whatever its size.
 
     Raises:
         DataError: the lists do not match, or a pool or an answer is empty.
@@ -51,15 +52,13 @@ def score_pools(
     if len(prompts) != len(pools):
         raise DataError("pools", f"{len(pools)} pools for {len(prompts)} prompts; expected as many")
 
-    @cache
-    def ids_of(answer: str) -> TokenRow:
-        ids = tuple(model.tokenizer(answer, add_special_tokens=False)["input_ids"])
-        if not ids:
-            raise DataError("pools", f"answer {answer!r} has no tokens; drop it")
-        return ids
-
     starts = token_rows(model, prompts)
-    answers = [[ids_of(answer) for answer in pool] for pool in pools]
+    distinct = list(dict.fromkeys(answer for pool in pools for answer in pool))
+    ids_of = dict(zip(distinct, map(tuple, encode_continuations(model.tokenizer, distinct)), strict=True))
+    if () in ids_of.values():
+        empty = next(answer for answer, ids in ids_of.items() if not ids)
+        raise DataError("pools", f"answer {empty!r} has no tokens; drop it")
+    answers = [[ids_of[answer] for answer in pool] for pool in pools]
     if not all(answers):
         raise DataError("pools", f"the pool of prompt {[bool(pool) for pool in answers].index(False)} is empty")
     # One forward row for each prompt and each distinct answer-but-its-last-token.

@@ -13,6 +13,7 @@ from interp_unlearn.errors import ConfigError
 from interp_unlearn.evaluation.free_answers import answer_freely
 from interp_unlearn.evaluation.multiple_choice import TEMPLATE, fill_template, score_questions
 from interp_unlearn.interventions.buckets import token_rows
+from interp_unlearn.models.encoding import encode_continuations
 from interp_unlearn.statistics import bootstrap_mean
 
 if TYPE_CHECKING:
@@ -151,8 +152,8 @@ def fitting_questions(
     asked = token_rows(model, [fill_template(TEMPLATE, question) for question in questions])
     kept: list[Question] = []
     for question, with_choices, alone in zip(questions, shown, asked, strict=True):
-        choices = [f" {choice}" for choice in question.choices]
-        longest = max(len(ids) for ids in model.tokenizer(choices, add_special_tokens=False)["input_ids"])
+        choices = encode_continuations(model.tokenizer, [f" {choice}" for choice in question.choices])
+        longest = max(len(ids) for ids in choices)
         if max(len(with_choices) + 1, len(alone) + max(longest, max_new_tokens)) <= limit:
             kept.append(question)
     return tuple(kept)

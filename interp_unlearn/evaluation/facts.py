@@ -7,7 +7,7 @@ import numpy as np
 
 from interp_unlearn.data import FactQuestion
 from interp_unlearn.errors import DataError
-from interp_unlearn.evaluation.free_answers import answer_freely
+from interp_unlearn.evaluation.free_answers import answer_freely, words
 from interp_unlearn.evaluation.multiple_choice import TEMPLATE
 from interp_unlearn.evaluation.perplexity import continuation_nll
 
@@ -46,12 +46,15 @@ def score_facts(
         One row a fact, in input order: row, probability, rouge_l, truth_ratio (missing without wrong answers).
 
     Raises:
-        DataError: there are no facts.
+        DataError: there are no facts, or an answer has no words.
     """
     import pandas as pd
 
     if not facts:
         raise DataError("facts", "empty; expected at least one")
+    wordless = [row for row, fact in enumerate(facts) if not words(fact.answer)]
+    if wordless:
+        raise DataError("facts", f"row {wordless[0]}: the answer has no words, so none can be recalled; drop it")
     prompts = [template.format(question=fact.question) for fact in facts]
     asked = [(row, fact.answer, "answer") for row, fact in enumerate(facts)]
     for row, fact in enumerate(facts):

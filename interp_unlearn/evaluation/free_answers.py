@@ -1,6 +1,7 @@
 """What a model says when it is asked, judged against what it should have said."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -40,7 +41,7 @@ def answer_freely(
 
     Returns:
         One row a prompt, in input order: row, text, verdict ("right", "wrong" where it names another answer, "none"
-        otherwise), rouge_l (recall of the answer's words, in order; 0 to 1).
+        otherwise), rouge_l (recall of the answer's words, in order; 0 to 1, NaN for an answer without words).
 
     Raises:
         DataError: the lists do not match, or an answer is blank.
@@ -50,9 +51,9 @@ def answer_freely(
     others = [()] * len(prompts) if others is None else others
     if not len(prompts) == len(answers) == len(others):
         raise DataError("answers", f"{len(answers)} answers and {len(others)} others for {len(prompts)} prompts")
-    blank = [row for row, answer in enumerate(answers) if not words(answer)]
+    blank = [row for row, answer in enumerate(answers) if not answer.strip()]
     if blank:
-        raise DataError("answers", f"row {blank[0]}: the answer has no words")
+        raise DataError("answers", f"row {blank[0]}: the answer is blank")
     written = generate_texts(
         model, prompts, max_new_tokens, do_sample=False, top_p=1.0, batch_size=batch_size, progress=progress
     )
@@ -72,15 +73,28 @@ def answer_freely(
 def judge_answer(text: str, answer: str, others: Sequence[str] = ()) -> FreeVerdict:
     """Which answer a text names first, word by word; an answer that is part of another counts where it stands alone.
 
+    Signs count only where answers have the same words ("5" and "-5") or none ("=="). Where the right answer and a wrong
+    one still cannot be told apart, neither was named.
     Caveat: an answer said in other words is not found; where answers are sentences, read the recall instead.
     """
-    said = words(text)
-    places = [(_place(said, words(candidate)), candidate) for candidate in (answer, *others)]
-    # Of two that begin at the same word the longer one was said.
-    found = sorted((place, -len(words(candidate)), candidate) for place, candidate in places if place is not None)
-    if not found:
+    said = pieces(text)
+    word_places = [place for place, piece in enumerate(said) if words(piece)]
+    times_worded = Counter(tuple(words(candidate)) for candidate in {answer, *others})
+
+    def place_of(candidate: str) -> tuple[int, int] | None:
+        """Where it begins; of two that begin at the same place the longer one was said."""
+        worded = words(candidate)
+        if worded and times_worded[tuple(worded)] == 1:
+            found = _place([said[place] for place in word_places], worded)
+            return None if found is None else (word_places[found], -len(worded))
+        found = _place(said, pieces(candidate))
+        return None if found is None else (found, -len(pieces(candidate)))
+
+    right, named = place_of(answer), [place_of(other) for other in others if other != answer]
+    wrong = min((place for place in named if place is not None), default=None)
+    if right == wrong:
         return "none"
-    return "right" if found[0][2] == answer else "wrong"
+    return "right" if wrong is None or (right is not None and right < wrong) else "wrong"
 
 
 def rouge_l_recall(text: str, answer: str) -> float:
@@ -104,5 +118,12 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
+def pieces(text: str) -> list[str]:
+    """Words as `words` has them, and between them every sign."""
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
 def _place(said: list[str], wanted: list[str]) -> int | None:
+    if not wanted:
+        return None
     return next((i for i in range(len(said) - len(wanted) + 1) if said[i : i + len(wanted)] == wanted), None)

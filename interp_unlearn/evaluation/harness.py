@@ -1,12 +1,17 @@
 """The same questions through lm-evaluation-harness, on the live model: the numbers other people's tables have."""
 
 import logging
+import random
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
+import torch
+
 from interp_unlearn.data import Question
 from interp_unlearn.errors import ConfigError, DataError
+from interp_unlearn.models.modes import eval_mode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +88,7 @@ def score_with_harness(
     }
     if shots:
         task |= {"fewshot_split": "dev", "fewshot_config": {"sampler": "first_n"}}
-    with _quiet():
+    with _quiet(), eval_mode(model.hf), _same_random_state():
         wrapped: dict[str, Any] = {"pretrained": model.hf, "tokenizer": model.tokenizer, "batch_size": batch_size}
         live = HFLM(**wrapped, **({} if add_bos is None else {"add_bos_token": add_bos}))
         found = cast(Any, lm_eval).simple_evaluate(
@@ -101,6 +106,18 @@ def score_with_harness(
     return pd.DataFrame(
         [{"row": row, "subject": question.subject, "correct": correct[row]} for row, question in enumerate(questions)]
     )
+
+
+@contextmanager
+def _same_random_state() -> Generator[None]:
+    """The harness seeds all generators of the process; afterwards they go on from where they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 @contextmanager

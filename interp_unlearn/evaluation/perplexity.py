@@ -9,7 +9,7 @@ from torch import Tensor
 from interp_unlearn.errors import ScoreError
 from interp_unlearn.evaluation.token_sums import TokenSums, sum_tokens
 from interp_unlearn.models import TokenBatch
-from interp_unlearn.models.batches import encode_rows, special_id
+from interp_unlearn.models.encoding import encode_rows, special_id
 from interp_unlearn.objectives import token_nll as nll_of_tokens
 
 if TYPE_CHECKING:

@@ -70,9 +70,9 @@ def sum_tokens(
         batch = tokenize(model.tokenizer, texts, completions=completions, max_length=kept)
     counted = batch.content_mask if batch.completion_mask is None else batch.completion_mask
     rows = [tuple(ids[mask].tolist()) for ids, mask in zip(batch.input_ids, batch.mask, strict=True)]
-    starts = [len(row) - int(n) for row, n in zip(rows, counted.sum(1), strict=True)]
+    marks: list[list[bool]] = [row[mask].tolist() for row, mask in zip(counted, batch.mask, strict=True)]
     result = TokenSums([0.0] * len(rows), [0] * len(rows))
-    for chosen, bucket in length_buckets(model, rows, batch_size, completion_starts=starts, progress=progress):
+    for chosen, bucket in length_buckets(model, rows, batch_size, completions=marks, progress=progress):
         assert bucket.completion_mask is not None
         counts: list[int] = bucket.completion_mask[:, 1:].sum(1).tolist()
         if not any(counts):

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.models import TokenBatch
-from interp_unlearn.models.batches import encode_rows
+from interp_unlearn.models.encoding import encode_rows
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
@@ -67,11 +67,14 @@ def length_buckets(
     batch_size: int,
     *,
     completion_starts: Sequence[int] | None = None,
+    completions: Sequence[Sequence[bool]] | None = None,
     progress: str | None = None,
 ) -> Iterator[tuple[list[int], TokenBatch]]:
     """Batches of rows of similar length, right-padded, with the index of each row; longest last.
 
     Args:
+        completion_starts: for each row, the index of its first completion token.
+        completions: instead, for each token whether it belongs to a completion.
         progress: label of a progress bar; None shows none.
 
     Raises:
@@ -80,7 +83,11 @@ def length_buckets(
     bos: int | None = model.tokenizer.bos_token_id  # pyright: ignore[reportAssignmentType]
     with tqdm(total=len(rows), desc=progress, disable=progress is None) as bar:
         for chosen in cut_buckets([len(row) for row in rows], rows=batch_size):
-            starts = None if completion_starts is None else [completion_starts[i] for i in chosen]
-            batch = TokenBatch.from_rows([rows[i] for i in chosen], bos_token_id=bos, completion_starts=starts)
+            batch = TokenBatch.from_rows(
+                [rows[i] for i in chosen],
+                bos_token_id=bos,
+                completion_starts=None if completion_starts is None else [completion_starts[i] for i in chosen],
+                completions=None if completions is None else [completions[i] for i in chosen],
+            )
             yield chosen, batch.to(model.device)
             bar.update(len(chosen))

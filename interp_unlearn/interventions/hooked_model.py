@@ -28,9 +28,10 @@ from interp_unlearn.interventions.generation import generate_tokens
 from interp_unlearn.interventions.prefix import SharedPrefix
 from interp_unlearn.interventions.trace import Trace
 from interp_unlearn.models.architecture import resolve_architecture
-from interp_unlearn.models.batches import TokenBatch, special_id, tokenize
+from interp_unlearn.models.batches import TokenBatch, tokenize
 from interp_unlearn.models.chats import Chat, tokenize_chats
 from interp_unlearn.models.checkpoint_copy import write_changed
+from interp_unlearn.models.encoding import special_id
 from interp_unlearn.models.loading import DeviceMap, load_first_blocks, load_model, load_skeleton, weights_hash
 from interp_unlearn.models.processes import save_weights
 from interp_unlearn.models.quantisation import check_quantisation, keep_codes

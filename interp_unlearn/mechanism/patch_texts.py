@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from interp_unlearn.errors import ConfigError, DataError
-from interp_unlearn.models.batches import encode_rows, special_id
+from interp_unlearn.models.encoding import encode_rows, special_id
 from interp_unlearn.models.mentions import mentioned_tokens
 
 if TYPE_CHECKING:

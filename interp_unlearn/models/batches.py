@@ -1,7 +1,6 @@
 """Token batches: texts are tokenised once, here, and every backend gets ids, mask and positions."""
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from interp_unlearn.errors import ConfigError, DataError
+from interp_unlearn.errors import DataError
+from interp_unlearn.models.encoding import encode_rows, special_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 PaddingSide = Literal["left", "right"]
 TensorMap = Callable[[Tensor], Tensor]
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +177,7 @@ def tokenize(
         tokenizer: a Hugging Face tokenizer; its own special tokens are not added.
         texts: the texts, or the prompts where completions are given.
         completions: tokenised apart and appended, so that the border falls between tokens; marked in
-            `completion_mask`.
+            `completion_mask`. Each brings its own leading space or none (`encode_continuations`).
         add_bos: prepend one BOS if the tokenizer has one.
         max_length: longest row in tokens, BOS included; what is over is cut at the end, and how many are is logged.
         padding_side: where shorter rows are padded.
@@ -198,74 +197,3 @@ def tokenize(
         padding_side=padding_side,
         completion_starts=encoded.completion_starts,
     )
-
-
-@dataclass(frozen=True)
-class EncodedRows:
-    """Texts as token ids.
-
-    Attributes:
-        rows: the ids of each text.
-        completion_starts: for each text, the index of its first completion token; None without completions.
-        n_cut: texts that were longer than allowed.
-    """
-
-    rows: list[list[int]]
-    completion_starts: list[int] | None
-    n_cut: int
-
-
-def encode_rows(
-    tokenizer: "PreTrainedTokenizerBase",
-    texts: Sequence[str],
-    *,
-    completions: Sequence[str] | None = None,
-    add_bos: bool = True,
-    max_length: int | None = None,
-    first: int = 0,
-) -> EncodedRows:
-    """The token ids of each text; arguments as of `tokenize`.
-
-    Args:
-        first: number of the first text, for error messages, where the texts are part of a longer list.
-
-    Raises:
-        DataError: there are no texts, one is no text or has no tokens, or `max_length` cuts a whole completion away.
-        ConfigError: the numbers of texts and completions differ.
-    """
-    if isinstance(texts, str):
-        raise ConfigError("texts must be a list of texts, got one string; wrap it in a list")
-    if not texts:
-        raise DataError("texts", "empty; expected at least one text")
-    if completions is not None and len(completions) != len(texts):
-        raise ConfigError(f"{len(texts)} prompts but {len(completions)} completions; expected as many")
-    bos = special_id(tokenizer, "bos")
-    start = [bos] if add_bos and bos is not None else []
-    rows = [[*start, *row] for row in _encode(tokenizer, texts, first)]
-    starts = None
-    if completions is not None:
-        starts = [len(row) for row in rows]
-        rows = [[*row, *tail] for row, tail in zip(rows, _encode(tokenizer, completions, first), strict=True)]
-    n_cut = 0 if max_length is None else sum(len(row) > max_length for row in rows)
-    rows = [row[:max_length] for row in rows]
-    for index, row in enumerate(rows):
-        if len(row) <= (starts[index] if starts is not None else len(start)):
-            what = "completion" if starts is not None else "text"
-            raise DataError(
-                "texts", f"{what} {first + index} has no tokens (max_length {max_length}); drop or shorten it"
-            )
-    return EncodedRows(rows, starts, n_cut)
-
-
-def special_id(tokenizer: "PreTrainedTokenizerBase", which: Literal["bos", "eos", "pad"]) -> int | None:
-    """Id of a special token, None if the tokenizer has none."""
-    return getattr(tokenizer, f"{which}_token_id")
-
-
-def _encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], first: int) -> list[list[int]]:
-    for index, text in enumerate(texts, start=first):
-        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise DataError("texts", f"text {index}: expected text, got {type(text).__name__}")
-        if not text.isascii() and _SURROGATES.search(text):  # no tokenizer takes it
-            raise DataError("texts", f"text {index}: half of a surrogate pair, which is no character; remove it")
-    return tokenizer(list(texts), add_special_tokens=False)["input_ids"]  # pyright: ignore[reportReturnType]

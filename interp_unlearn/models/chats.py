@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from interp_unlearn.errors import ConfigError, DataError
-from interp_unlearn.models.batches import PaddingSide, TokenBatch, special_id
+from interp_unlearn.models.batches import PaddingSide, TokenBatch
+from interp_unlearn.models.encoding import encode_continuations, encode_texts, special_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,7 +51,7 @@ def tokenize_chats(
         row: list[int] = []
         mark: list[bool] = []
         for text, assistant in _pieces(tokenizer, chat):
-            ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]  # pyright: ignore[reportAssignmentType]
+            (ids,) = (encode_continuations if row else encode_texts)(tokenizer, [text])
             row += ids
             mark += [assistant] * len(ids)
         rows.append(row[:max_length])

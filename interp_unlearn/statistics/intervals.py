@@ -40,7 +40,7 @@ def bootstrap_mean(
     Raises:
         ConfigError: fewer than two units, a value that is not finite, or lengths that differ.
     """
-    column = checked_columns(values)
+    column = checked_column(values)
     means = bootstrap_means(column, groups, n, seed)[:, 0]
     return percentile_interval(float(column.mean()), means, unit_count(len(column), groups), level)
 
@@ -60,7 +60,7 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     from scipy.stats import t
 
     _check_level(level)
-    column = checked_columns(values)[:, 0]
+    column = checked_column(values)
     if len(column) < 2:
         raise ConfigError("a t interval needs at least two replicates; report the single value without one")
     mean = float(column.mean())
@@ -129,6 +129,18 @@ def checked_columns(values: ArrayLike) -> Float[np.ndarray, "row column"]:
             f"{int((~np.isfinite(table)).sum())} of {table.size} values are not finite; find out why first"
         )
     return table[:, None] if table.ndim == 1 else table
+
+
+def checked_column(values: ArrayLike) -> Float[np.ndarray, " row"]:
+    """Values as one float64 column.
+
+    Raises:
+        ConfigError: there are none, they have another shape, or one is not finite.
+    """
+    table = checked_columns(values)
+    if table.shape[1] > 1 or np.ndim(values) != 1:
+        raise ConfigError(f"expected one value a row, got shape {np.shape(values)}; pass a single column")
+    return table[:, 0]
 
 
 def unit_count(rows: int, groups: Sequence[object] | None) -> int:

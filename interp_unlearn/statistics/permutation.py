@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.statistics.intervals import checked_columns
+from interp_unlearn.statistics.intervals import checked_column
 
 EXACT_UP_TO = 16
 
@@ -42,7 +42,7 @@ def sign_flip(
     Raises:
         ConfigError: no differences, one that is not finite, or an unknown alternative.
     """
-    values = checked_columns(differences)[:, 0]
+    values = checked_column(differences)
     n = len(values)
     if n <= EXACT_UP_TO:
         signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)

@@ -6,14 +6,14 @@ that state.
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from interp_unlearn.artifacts import hash_tensors, read_record, read_tensors, replaced, write_json, write_tensors
+from interp_unlearn.artifacts import read_record, read_tensors, replaced, write_json, write_tensors
 from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.settings import check_fields
 
@@ -77,21 +77,3 @@ class Checkpoints:
     def remove(self) -> None:
         """The run is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def fingerprint(value: object) -> Any:
-    """What an object was told, as JSON: numbers as they are, tensors and models by their hash, functions by name."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Tensor):
-        return hash_tensors([("tensor", value)])
-    if isinstance(value, Mapping):
-        return {str(key): fingerprint(part) for key, part in sorted(value.items(), key=lambda item: str(item[0]))}
-    if isinstance(value, Sequence | set | frozenset):
-        return [fingerprint(part) for part in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        told = {entry.name: getattr(value, entry.name) for entry in fields(value)}
-        return {"type": type(value).__qualname__, **fingerprint(told)}
-    if callable(hashed := getattr(value, "hash", None)):  # a model
-        return hashed()
-    return getattr(value, "__qualname__", type(value).__qualname__)

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from interp_unlearn.models.modes import eval_mode
 from interp_unlearn.models.processes import ALONE, Processes
 from interp_unlearn.unlearning.adapters import adapters
 from interp_unlearn.unlearning.checkpoints import Checkpoints
 from interp_unlearn.unlearning.checks import check_moved
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import UnlearnData
-from interp_unlearn.unlearning.modes import eval_mode
 from interp_unlearn.unlearning.objective import Objective
 from interp_unlearn.unlearning.reference import Reference, trained_tensors
 from interp_unlearn.unlearning.result import UnlearnResult

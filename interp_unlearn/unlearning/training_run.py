@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from interp_unlearn.artifacts import as_read_back
+from interp_unlearn.artifacts.fingerprint import fingerprint
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions.prefix import PrefixCache, SharedPrefix, first_trained_block
 from interp_unlearn.models import TokenBatch
 from interp_unlearn.models.processes import ALONE, Processes, sharded_like, whole_tensors
 from interp_unlearn.unlearning.attacked import AttackedGradients
-from interp_unlearn.unlearning.checkpoints import Checkpoints, fingerprint
+from interp_unlearn.unlearning.checkpoints import Checkpoints
 from interp_unlearn.unlearning.checks import check_finite, check_gradient, check_reached
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, UnlearnData, forget_mask, retain_mask

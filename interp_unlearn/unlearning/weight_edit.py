@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from interp_unlearn.errors import BackendError
+from interp_unlearn.models.modes import eval_mode
 from interp_unlearn.unlearning.checks import check_moved
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import UnlearnData
-from interp_unlearn.unlearning.modes import eval_mode
 from interp_unlearn.unlearning.reference import Reference, trained_tensors
 from interp_unlearn.unlearning.result import UnlearnResult
 

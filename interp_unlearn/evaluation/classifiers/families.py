@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from interp_unlearn.models.batches import special_id
+from interp_unlearn.models.encoding import special_id
 
 if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer

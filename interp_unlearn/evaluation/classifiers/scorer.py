@@ -14,7 +14,7 @@ from interp_unlearn.evaluation.classifiers.heads import find_head
 from interp_unlearn.evaluation.scorers import TextScores
 from interp_unlearn.interventions.buckets import cut_buckets
 from interp_unlearn.models import TokenBatch, load_classifier, weights_hash
-from interp_unlearn.models.batches import special_id
+from interp_unlearn.models.encoding import special_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -152,9 +152,36 @@ def test_the_same_run_may_be_repeated_and_another_may_not_take_its_folder(
     run("probe", results / "store", "--out", out)
     assert "folds: 5 there, 4 here" in refused(capfd, "probe", results / "store", "--out", out, "--folds", 4)
     model, data = results / "model", results / "pairs.tsv"
+    run("collect", model, "--data", data, "--out", tmp_path / "ends", "--limit", 12, "--tokens=-2:")
+    taken = refused(capfd, "probe", tmp_path / "ends", "--out", out)
+    assert 'tokens: "all" there, "Span(start=-2, stop=None)" here' in taken
     assert "choose another" in refused(capfd, "collect", model, "--data", data, "--out", out)
     taken = refused(capfd, "collect", model, "--data", data, "--out", results / "store", "--limit", 3)
     assert "holds another activation store" in taken
+
+
+def test_another_layout_of_the_same_file_is_another_run(
+    results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    retain = broken(tmp_path, "kept.txt", "the cat ran\nyes\n")
+    told = ("unlearn", results / "model", "--data", results / "pairs.tsv", "--retain", retain, "--out", tmp_path / "o")
+    told = (*told, "--objective", "gradient_ascent", "--steps", 1)
+    run(*told, "--layout", "pairs")
+    assert 'layout: "pairs" there, "texts" here' in refused(capfd, *told, "--layout", "texts")
+
+
+def test_probes_are_read_over_the_tokens_they_were_fitted_on(results: Path, tmp_path: Path):
+    model, data = results / "model", results / "pairs.tsv"
+    run("collect", model, "--data", data, "--out", tmp_path / "store", "--tokens=-3:")
+    run("probe", tmp_path / "store", "--out", tmp_path / "probes", "--folds", 3)
+    against = (model, "--against", model, "--data", data, "--probes", tmp_path / "probes")
+    run("evaluate", *against, "--out", tmp_path / "evaluation")
+    fitted = ProbeSet.load(tmp_path / "probes")
+    expected = fitted.evaluate(ActivationStore.open(tmp_path / "store")).set_index("site")
+    found = pd.read_parquet(tmp_path / "evaluation" / "probe_scores.parquet")
+    for _, row in found.iterrows():
+        assert row["auroc"] == pytest.approx(expected.loc[row["site"], "auroc"])
+        assert row["accuracy"] == pytest.approx(expected.loc[row["site"], "accuracy"])
 
 
 def test_a_run_that_fails_leaves_no_folder(results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -353,6 +380,18 @@ def test_every_objective_runs_from_the_command_line(settings: tuple[str, ...], r
     record = json.loads((tmp_path / "changed" / "unlearn.json").read_text())
     assert record["config"]["steps"] == 2
     assert weights_hash(load_model(tmp_path / "changed")[0]) != weights_hash(load_model(results / "model")[0])
+
+
+@pytest.mark.parametrize(
+    "option", [("--max-kl", 0.1), ("--lora-rank", 2), ("--adversary", "text"), ("--keep-every", 2)]
+)
+def test_a_weight_edit_takes_no_options_of_training(
+    option: tuple[object, ...], results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    told = ("unlearn", results / "model", "--data", results / "pairs.tsv", "--out", tmp_path / "o", "--objective")
+    retain = broken(tmp_path, "kept.txt", "the cat ran\n")
+    line = refused(capfd, *told, "profs", "--retain", retain, *option)
+    assert f"profs is a weight edit: {option[0]} goes with losses" in line
 
 
 def test_oracle_needs_a_teacher(results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):

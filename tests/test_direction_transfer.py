@@ -96,3 +96,20 @@ def test_refusals(probes: dict[str, ProbeSet], stores: dict[str, ActivationStore
     tokens = ActivationStore(stores["a"].vectors, stores["a"].rows, {**stores["a"].metadata, "pool": "none"})
     with pytest.raises(ConfigError, match="collect it pooled"):
         transfer(probes, {"x": tokens})
+
+
+def test_the_training_texts_with_other_labels_or_pooled_otherwise_are_scored(
+    probes: dict[str, ProbeSet], stores: dict[str, ActivationStore]
+) -> None:
+    """Their out-of-fold AUROC is about other labels and other vectors."""
+    store = stores["a"]
+    flipped = store.rows.assign(label=np.random.default_rng(5).permutation(store.rows["label"].to_numpy()))
+    others = {
+        "relabelled": ActivationStore({site: store[site] for site in store.sites}, flipped, store.metadata),
+        "pooled": ActivationStore(
+            {site: store[site].roll(1, 0) for site in store.sites}, store.rows, store.metadata | {"pool": "last"}
+        ),
+    }
+    found = transfer({"a": probes["a"]}, others, n_bootstrap=100)
+    assert (found["scored"] == "same_texts").all()
+    assert (found["auroc"] - 0.5).abs().max() < 0.15

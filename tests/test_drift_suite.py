@@ -15,7 +15,7 @@ from interp_unlearn.activations import collect
 from interp_unlearn.drift import MEASURES, Answers, DriftTexts, TunedLensConfig, displacement, measure_drift, run_drift
 from interp_unlearn.drift.summary import COLUMNS
 from interp_unlearn.errors import ArtifactError, ConfigError, DataError, DiskError
-from interp_unlearn.interventions import Checkpoint, HookedModel
+from interp_unlearn.interventions import Checkpoint, HookedModel, Span
 from interp_unlearn.models import parameters_by_role
 from interp_unlearn.probes import ProbeSet, fit_probes
 from interp_unlearn.sites import Site, residual_stream
@@ -218,6 +218,50 @@ class TestGoingOn:
         with pytest.raises(ArtifactError, match="texts"):
             models = (checkpoints["unlearned"], checkpoints["original"])
             run_drift(*models, {"forget": RETAIN}, measures=["displacement"], out=tmp_path / "o", **QUICK)
+
+
+class TestProbesTrainedAgain:
+    def fitted(self, checkpoint: Path, pool: Any = "mean", **options: Any) -> ProbeSet:
+        labels = [1] * len(FORGET) + [0] * len(RETAIN)
+        model = HookedModel.from_pretrained(checkpoint)
+        told = {key: options.pop(key) for key in ("tokens", "completions") if key in options}
+        store = collect(model, [*FORGET, *RETAIN], residual_stream(3)[1:], pool, labels=labels, progress=False, **told)
+        return fit_probes(store, n_jobs=1, progress=False, **{"folds": 3, "bootstrap": 20} | options)
+
+    def run(self, checkpoints: dict[str, Path], probes: ProbeSet, **options: Any) -> Any:
+        same = (checkpoints["original"], checkpoints["original"])
+        found = run_drift(*same, TEXTS, measures=["retrained_probes"], probes=probes, **QUICK | options)
+        return found.tables["retrained_probes"]["retrained_probes"]
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"tokens": Span(-3)},
+            {"tokens": "last"},
+            {"tokens": Span(-4, -1), "pool": "last"},
+            {"C": (0.01, 1.0), "C_sites": [Site(1, "resid_post")]},
+        ],
+    )
+    def test_on_the_same_model_they_are_the_same(self, checkpoints: dict[str, Path], told: Any) -> None:
+        """Same tokens, same pooling, same choice of C: nothing has changed, and nothing seems to have."""
+        probes = self.fitted(checkpoints["original"], **told)
+        table = self.run(checkpoints, probes)
+        wanted = table.loc[(table["model"] == "original")].set_index("site")["auroc"]
+        again = table.loc[(table["model"] == "changed") & (table["probe"] == "retrained")].set_index("site")["auroc"]
+        assert again.to_dict() == pytest.approx(wanted.to_dict(), abs=1e-6)
+
+    def test_probes_of_completions_are_refused(self, checkpoints: dict[str, Path]) -> None:
+        ends = [" blue"] * len(FORGET) + [" red"] * len(RETAIN)
+        probes = self.fitted(checkpoints["original"], completions=ends)
+        with pytest.raises(ConfigError, match="fitted on the completions of prompts"):
+            self.run(checkpoints, probes)
+
+    def test_other_settings_of_the_fit_are_another_measure(self, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+        tables = [
+            self.run(checkpoints, self.fitted(checkpoints["original"], shuffles=shuffles), out=tmp_path / "o")
+            for shuffles in (1, 0)
+        ]
+        assert tables[0]["auroc_shuffled"].notna().any() and tables[1]["auroc_shuffled"].isna().all()
 
 
 def test_settings_and_texts_that_make_no_sense_are_refused(checkpoints: dict[str, Path]) -> None:

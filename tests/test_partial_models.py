@@ -10,6 +10,7 @@ from planted_classes import DATA, FORGET
 
 from interp_unlearn.errors import CheckpointError, ConfigError
 from interp_unlearn.interventions import HookedModel
+from interp_unlearn.models import load_model, parameters_by_role
 from interp_unlearn.models.checkpoint_copy import stored_tensors, write_changed
 from interp_unlearn.sites import Site
 from interp_unlearn.unlearning import (
@@ -104,6 +105,18 @@ def test_bytes_of_other_tensors_are_kept_and_equal_ones_not_written(checkpoint, 
         differing += sum(a != b for a, b in zip(before, after, strict=True))
     assert 0 < differing <= value.numel() * 4
     assert write_changed(tmp_path / "copy", tmp_path / "again", {name: value}) == []
+
+
+@pytest.mark.parametrize("architecture", ["llama"])
+def test_what_was_rounded_while_loading_is_not_rounded_on_disk(checkpoint, tmp_path):
+    model = HookedModel.from_pretrained(checkpoint, first_blocks=1, dtype="bfloat16")
+    (name,) = parameters_by_role(model.hf, ["mlp.down"], [0])
+    with torch.no_grad():
+        model.hf.get_parameter(name).mul_(2)
+    model.mark_changed()
+    model.save_pretrained(tmp_path / "copy")
+    before, after = (load_model(folder)[0].state_dict() for folder in (checkpoint, tmp_path / "copy"))
+    assert [key for key, value in before.items() if not torch.equal(value, after[key])] == [f"model.{name}"]
 
 
 @pytest.mark.parametrize("architecture", ["llama"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import make_hf
-from planted_classes import DATA, FORGET, RETAIN
+from planted_classes import DATA, FORGET, RETAIN, planted_directions
 
 from interp_unlearn.errors import ArtifactError, BackendError, ConfigError, DataError
 from interp_unlearn.interventions import HookedModel
@@ -43,19 +43,22 @@ def fresh(model, dtype=None):
     return HookedModel(make_hf("llama") if dtype is None else make_hf("llama").to(dtype), model.tokenizer)
 
 
+ACCUMULATED = [
+    (Misdirection(1), None),
+    (FineTuning("forget", layers=(1,)), None),
+    (DPO(), None),
+    (Counterfactual((0, 1)), None),
+    (build_objective("npo"), None),
+    (GradientAscent(retains=True, layers=(0,)), None),
+    (GradientAscent(retains=True, layers=(0,)), ForkConfig(refork=2, learning_rate=0.1)),
+    (Misdirection(1), ForkConfig(refork=2, learning_rate=0.1)),
+]
+
+
 @pytest.mark.parametrize(
-    "objective",
-    [
-        Misdirection(1),
-        FineTuning("forget", layers=(1,)),
-        DPO(),
-        Counterfactual((0, 1)),
-        build_objective("npo"),
-        GradientAscent(retains=True, layers=(0,)),
-    ],
-    ids=lambda objective: objective.name,
+    ("objective", "adversary"), ACCUMULATED, ids=[f"{o.name}{'' if a is None else ', forked'}" for o, a in ACCUMULATED]
 )
-def test_two_accumulated_batches_equal_a_double_one(llama, objective):
+def test_two_accumulated_batches_equal_a_double_one(llama, objective, adversary):
     """Rows of different lengths: a mean of means would weigh a token of the shorter batch more."""
     texts = ["the cat", "a small cat ran on a big red hill", "the cat sat on it then", "a cat"]
     data = replace(
@@ -65,7 +68,14 @@ def test_two_accumulated_batches_equal_a_double_one(llama, objective):
         retain=["who", "the big red hill was small then", "no dog sat", "yes"],
     )
     config = UnlearnConfig(
-        steps=3, layers=(0, 1), nll_weight=0.5, kl_weight=3.0, optimizer="sgd", clip=None, learning_rate=0.1
+        steps=3,
+        layers=(0, 1),
+        nll_weight=0.5,
+        kl_weight=3.0,
+        optimizer="sgd",
+        clip=None,
+        learning_rate=0.1,
+        adversary=adversary,
     )
     ends = []
     for batch_size, accumulation in ((4, 1), (2, 2)):
@@ -80,6 +90,31 @@ def test_two_accumulated_batches_equal_a_double_one(llama, objective):
         torch.testing.assert_close(ends[1][0][name], value, rtol=0, atol=2e-3 * scale + 1e-7)
     for column in ("forget", "retain", "retain_kl", "grad_norm"):
         assert ends[1][1][column].tolist() == pytest.approx(ends[0][1][column].tolist(), rel=1e-3, abs=1e-6)
+
+
+def test_the_schedule_weighs_what_a_fork_finds(llama):
+    class Halved(GradientAscent):
+        def schedule(self, progress):
+            return 0.5, 1.0
+
+    config = replace(SHORT, steps=1, optimizer="sgd", clip=None, learning_rate=0.1, adversary=ForkConfig())
+    start, moved = weights(fresh(llama)), []
+    for kind in (GradientAscent, Halved):
+        model = fresh(llama)
+        unlearn(model, kind(layers=(0,)), DATA, config, progress=False)
+        moved.append({name: value - start[name] for name, value in weights(model).items()})
+    assert max(float(change.abs().max()) for change in moved[0].values()) > 1e-4
+    for name, change in moved[0].items():
+        torch.testing.assert_close(moved[1][name], change / 2, rtol=1e-3, atol=1e-6)
+
+
+def test_a_rule_begins_every_run_alike(llama):
+    rule, ends = MaskBySign(), []
+    for _ in range(2):
+        model = fresh(llama)
+        unlearn(model, GradientAscent(retains=True, layers=(0,)), DATA, SHORT, rules=[rule], progress=False)
+        ends.append(model.hash())
+    assert ends[0] == ends[1]
 
 
 def test_norms_and_the_cosine_between_forgetting_and_retaining_are_kept(llama):
@@ -388,3 +423,20 @@ def test_settings_are_read_back_from_json(tmp_path):
     assert UnlearnConfig(**read_json(tmp_path / "config.json")) == config
     write_json(tmp_path / "config.json", asdict(replace(config, adversary=AdversaryConfig(steps=9))))
     assert UnlearnConfig(**read_json(tmp_path / "config.json")).adversary == AdversaryConfig(steps=9)
+
+
+@pytest.mark.parametrize("name", ["probe_multi", "subspace"])
+def test_the_same_objective_may_go_on(llama, tmp_path, name):
+    """As after Ctrl-C in a notebook: what the objective measured for itself makes it no other."""
+    objective = build_objective(name, layers=(0, 1), directions=planted_directions(llama, (0, 1)))
+    kept = Checkpoints(tmp_path / "state", every=2)
+
+    def fail(step, model):
+        raise KeyboardInterrupt
+
+    options = {"checkpoints": (3,), "resume": kept, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(fresh(llama), objective, DATA, SHORT, callback=fail, **options)
+    assert (tmp_path / "state").exists()
+    found = unlearn(fresh(llama), objective, DATA, SHORT, callback=lambda step, model: {}, **options)
+    assert len(found.history) == SHORT.steps and objective.scales

@@ -13,7 +13,10 @@ from interp_unlearn.interventions import HookedModel
 from interp_unlearn.models import parameters_by_role
 from interp_unlearn.sites import Site
 from interp_unlearn.unlearning import (
+    AdversaryConfig,
     FineTuning,
+    GuardConfig,
+    LoraConfig,
     ProFS,
     TaskVector,
     UnlearnConfig,
@@ -325,3 +328,19 @@ def test_every_backend_edits_the_same_weights(tokenizer, backend):
         edited.append(values(model))
     for name, value in edited[0].items():
         torch.testing.assert_close(edited[1][name], value, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"guard": GuardConfig(max_kl=1e-6, every=1)},
+        {"lora": LoraConfig(rank=2)},
+        {"adversary": AdversaryConfig(steps=1, gradient_steps=(1,))},
+    ],
+)
+def test_a_task_vector_is_that_of_a_whole_fine_tuning(llama, told):
+    before = llama.hash()
+    data = UnlearnData(forget=TOXIC, retain=CIVIL)
+    with pytest.raises(ConfigError, match="drop guard, lora and adversary"):
+        TaskVector().apply(llama, data, UnlearnConfig(steps=2, layers=(0, 1), **told), progress=False)
+    assert llama.hash() == before

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,6 +52,7 @@ def evaluate(
         "original_hash": original.hash(),
         "data": hash_file(data),
         "neutral": None if neutral is None else hash_file(neutral),
+        "layout": layout,
         "limit": limit,
         "skip": skip,
         "max_length": max_length,
@@ -142,21 +143,13 @@ def measure_probe_scores(
     import numpy as np
     import pandas as pd
 
-    from interp_unlearn.activations import collect
+    from interp_unlearn.probes.reading import collect_as_fitted
 
     labels = np.array(texts.labels)
     tables: list[pd.DataFrame] = []
     for who, hooked in (("original", original), ("model", model)):
-        store = collect(
-            hooked,
-            texts.texts,
-            probes.sites,
-            probes.metadata["pool"],
-            labels=labels,
-            include_bos=probes.metadata["include_bos"],
-            keep_texts=False,
-            max_length=max_length,
-        )
+        options: dict[str, Any] = {"labels": labels, "keep_texts": False, "max_length": max_length}
+        store = collect_as_fitted(probes, hooked, texts.texts, **options)
         table = probes.evaluate(store)[["site", "layer", "auroc", "accuracy"]].assign(model=who)
         scores = [probes.score(store, site).numpy() for site in probes.sites]
         for name, label in (("mean_score_target", 1), ("mean_score_neutral", 0)):

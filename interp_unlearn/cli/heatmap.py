@@ -45,6 +45,7 @@ def heatmap(
         "probes": hash_file(probes / "probes.safetensors"),
         "data": hash_file(data),
         "neutral": None if neutral is None else hash_file(neutral),
+        "layout": layout,
         "limit": limit,
         "skip": skip,
         "sites": [str(place) for place in sites],

@@ -45,6 +45,7 @@ def probe(
 ) -> None:
     """Fit a linear probe at every site of a store, with its controls, and draw AUROC by layer."""
     from interp_unlearn.activations import ActivationStore
+    from interp_unlearn.activations.store import IDENTITY
     from interp_unlearn.cli.outputs import run_folder, show_table, show_written
     from interp_unlearn.figures import plot_probe_auroc, save_figure
     from interp_unlearn.probes import fit_probes
@@ -57,7 +58,7 @@ def probe(
     settings = {"folds": folds, "C": C, "shuffles": shuffles, "seed": seed}
     settings |= {"bootstrap": bootstrap, "resamples": resamples, "leace": leace}
     ProbeSettings(folds, C, C_sites, seed, shuffles, bootstrap, resamples, leace)  # refused before a folder is made
-    kept = {key: activations.metadata[key] for key in ("model_hash", "data_hash", "pool")}
+    kept = {key: activations.metadata[key] for key in IDENTITY}
     identity = {"task": "probe", **kept, "sites": [str(site) for site in activations.sites], **settings}
     identity["C_sites"] = None if C_sites is None else [str(site) for site in C_sites]
     with run_folder(out, identity) as folder:

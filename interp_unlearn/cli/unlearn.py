@@ -218,8 +218,8 @@ def unlearn(
         coefficient=chosen.get("coefficient", 1.0),
     )
     target = make_method(name, chosen, config, probe_set, teacher_model, edits)
-    if isinstance(target, WeightEdit) and (rules or keep_every or shard):
-        raise ConfigError(f"{name} is a weight edit: --rule, --keep-every and --shard go with losses")
+    if isinstance(target, WeightEdit):
+        _check_edit(name, config, {"--rule": rules, "--keep-every": keep_every, "--shard": shard})
     identity = {
         "task": "unlearn",
         "model_hash": hooked.hash(),
@@ -232,6 +232,7 @@ def unlearn(
         "neutral": None if neutral is None else hash_file(neutral),
         "retain": None if retain is None else hash_file(retain),
         "replay": replay,
+        "layout": layout,
         "limit": limit,
         "skip": skip,
         "probes": None if probes is None else hash_file(probes / "probes.safetensors"),
@@ -254,6 +255,13 @@ def unlearn(
         return
     _show_result(result, "fine-tuning" if isinstance(target, WeightEdit) else "forget")
     show_written(out)
+
+
+def _check_edit(name: str, config: "UnlearnConfig", given: "dict[str, object]") -> None:
+    """Refuse what goes with losses alone."""
+    given |= {"--adversary": config.adversary, "--lora-rank": config.lora, "--max-kl": config.guard}
+    if refused := [option for option, value in given.items() if value]:
+        raise ConfigError(f"{name} is a weight edit: {', '.join(refused)} goes with losses; leave it out")
 
 
 def _show_result(result: "UnlearnResult", what: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from interp_unlearn.activations import ActivationStore
+from interp_unlearn.activations.store import hash_data
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.probes import Estimator, ProbeSet
 from interp_unlearn.probes.auroc import auroc, bootstrap_auroc
@@ -14,15 +15,18 @@ from interp_unlearn.probes.folds import binary_labels, group_codes
 if TYPE_CHECKING:
     import pandas as pd
 
+_POOLED_BY = ("pool", "tokens", "include_bos", "max_length")
+
 
 def transfer(
     probes: Mapping[str, ProbeSet], stores: Mapping[str, ActivationStore], *, n_bootstrap: int = 1000, seed: int = 0
 ) -> "pd.DataFrame":
     """AUROC of every probe set on every store, at all the sites they share, for both estimators.
 
-    Where a store is the very data that the probes were fitted on (by its hash), their out-of-fold AUROC is taken over
-    from their table, since scoring their training texts would flatter them; ``scored`` says which. Such a cell has an
-    interval for the logistic regression only.
+    Where a store is the very data that the probes were fitted on (the texts with their labels, pooled alike), their
+    out-of-fold AUROC is taken over from their table, since scoring their training texts would flatter them; ``scored``
+    says which. Such a cell has an interval for the logistic regression only. The same texts with other labels or
+    pooled otherwise are scored, and named as the same texts.
     Caveat: an AUROC far from 0.5 elsewhere, above or below, shows that the classes of both datasets differ along one
     line, not that they differ by the concept: it may as well be length or topic. Probes and stores must be of one
     model's activations.
@@ -35,7 +39,7 @@ def transfer(
 
     Returns:
         ``train, test, site, layer, estimator`` (logistic, mean_difference), ``auroc, low, high`` (95%), ``n, n_groups,
-        n_positive`` of the test, ``scored`` (other_data, out_of_fold).
+        n_positive`` of the test, ``scored`` (other_data, same_texts, out_of_fold).
 
     Raises:
         ConfigError: there is nothing to compare, a store holds single tokens or labels that are not of two classes, or
@@ -57,7 +61,8 @@ def transfer(
             sites = [site for site in fitted.sites if site in store.sites]
             if not sites:
                 raise ConfigError(f"{train} and {test} have no site in common; collect at the probes' sites")
-            own = fitted.metadata.get("data_hash") == store.metadata.get("data_hash") is not None
+            same_texts = fitted.metadata.get("data_hash") == store.metadata.get("data_hash") is not None
+            own = same_texts and _is_read_alike(fitted, store, labels)
             for site in sites:
                 for estimator in get_args(Estimator):
                     cell = {
@@ -73,7 +78,7 @@ def transfer(
                     scores = fitted.score(store, site, estimator).double().numpy()
                     low, high = bootstrap_auroc(labels, scores, everything, groups, n_bootstrap, seed)
                     found = {"auroc": auroc(labels, scores), "low": low, "high": high}
-                    rows.append({**cell, **found, **sizes, "scored": "other_data"})
+                    rows.append({**cell, **found, **sizes, "scored": "same_texts" if same_texts else "other_data"})
     return pd.DataFrame(rows).astype({"layer": "Int64"})
 
 
@@ -85,6 +90,12 @@ def _out_of_fold(probes: ProbeSet, site: str, estimator: Estimator) -> dict[str,
     else:
         found = {"auroc": float(row["auroc_mean_difference"]), "low": float("nan"), "high": float("nan")}
     return {**found, **sizes, "scored": "out_of_fold"}
+
+
+def _is_read_alike(probes: ProbeSet, store: ActivationStore, labels: np.ndarray) -> bool:
+    """Whether texts have the labels of the fit and are pooled as there."""
+    alike = [probes.metadata.get(name) == store.metadata.get(name) for name in _POOLED_BY]
+    return all(alike) and probes.metadata.get("labels_hash") == hash_data(labels.tolist())
 
 
 def _check_model(train: str, probes: ProbeSet, test: str, store: ActivationStore) -> None:

@@ -156,6 +156,7 @@ def of_retrained(comparison: Comparison) -> Measured:
     assert probes is not None
     known = ("folds", "C", "seed", "shuffles", "bootstrap")  # trained again as they were trained
     options: dict[str, Any] = {name: probes.metadata[name] for name in known if name in probes.metadata}
+    options["C_sites"] = probes.strength_sites or None
     changed = stores[UNLEARNED]
     floor = stores.get(TWIN)
     table = retrained_probes(probes, changed, never_knew=floor, sites=changed.sites, progress=setup.progress, **options)

@@ -9,6 +9,7 @@ from interp_unlearn.activations import ActivationStore, collect
 from interp_unlearn.drift.lens import answer_lens
 from interp_unlearn.drift.setup import DriftSetup
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.probes.reading import collect_as_fitted
 from interp_unlearn.sites import Site
 
 if TYPE_CHECKING:
@@ -87,11 +88,12 @@ def _read_pooled(model: "HookedModel", setup: DriftSetup, folder: Path, told: di
         raise ConfigError("no probes of the original are given; give probes=..., or --probes")
     sites = probed_sites(probes, setup, model)
     options: dict[str, Any] = told | {"labels": texts.labels, "groups": texts.groups, "out": folder / "pooled"}
-    options |= {"include_bos": bool(probes.metadata.get("include_bos"))}
-    return collect(model, texts.texts, sites, probes.metadata.get("pool") or "mean", **options)
+    return collect_as_fitted(probes, model, texts.texts, sites, **options)
 
 
 def probed_sites(probes: "ProbeSet", setup: DriftSetup, model: "HookedModel") -> list[Site]:
-    """Where probes are trained again: at the sites that are measured and probed, and at the original's best."""
+    """Where probes are trained again: at the sites that are measured and probed, at the original's best, and where C
+    is chosen for all.
+    """
     measured = set(setup.sites_of(model))
-    return sorted({site for site in probes.sites if site in measured} | {probes.best()})
+    return sorted({site for site in probes.sites if site in measured} | {probes.best(), *probes.strength_sites})

@@ -237,7 +237,7 @@ class _Suite:
         setup = self._setup
         taken: dict[str, Any] = {
             "answers": fingerprint(setup.answers),
-            "probes": None if setup.probes is None else fingerprint(list(setup.probes.directions)),
+            "probes": None if setup.probes is None else setup.probes.hash(),
             "twin": setup.has_twin,
         }
         given = {name: value for name, value in taken.items() if name in measure.needs | measure.takes}

@@ -3,9 +3,10 @@
 A selection narrows down; padding is never among the tokens, and the leading BOS only where the edit says so.
 """
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -165,6 +166,20 @@ def check_tokens(tokens: object) -> None:
     if not isinstance(tokens, TokenSelection) and tokens not in get_args(TokenName):
         names = ", ".join(get_args(TokenName))
         raise ConfigError(f"tokens: expected one of {names}, a Span, a TokenMask or a Where, got {tokens!r}")
+
+
+def named_tokens(name: str) -> Tokens:
+    """The selection that a store's metadata names: one of the names, or a `Span` as it is written.
+
+    Raises:
+        ConfigError: it is another selection, which its name does not hold.
+    """
+    if written := re.fullmatch(r"Span\(start=(-?\d+), stop=(-?\d+|None)\)", name):
+        start, stop = written.groups()
+        return Span(int(start), None if stop == "None" else int(stop))
+    if name not in get_args(TokenName):
+        raise ConfigError(f"tokens {name!r} cannot be selected by name; collect with a name or a Span")
+    return cast(TokenName, name)
 
 
 def selected_tokens(tokens: Tokens, activation: Tensor, context: EditContext) -> Bool[Tensor, "batch pos"]:

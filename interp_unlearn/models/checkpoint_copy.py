@@ -49,7 +49,7 @@ def write_changed(
     Args:
         checkpoint: a directory in Hugging Face layout with safetensors files, or a hub id that is in the local cache.
         out: the new directory, written whole or not at all; or one that exists, to be filled.
-        tensors: by name; those equal to the stored ones (in the stored dtype) are left alone.
+        tensors: by name; those equal to the stored ones (in the stored dtype, or in their own) are left alone.
         prefix: what names in the file may have in front, as transformers' `base_model_prefix`.
 
     Returns:
@@ -70,10 +70,12 @@ def write_changed(
             file, entry = stored[key]
             if entry.shape != tuple(tensor.shape):
                 raise CheckpointError(f"{source}: {key} has shape {entry.shape} there and {tuple(tensor.shape)} here")
-            value = tensor.detach().to("cpu", entry.dtype).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            value = _bytes_of(tensor, entry.dtype)
             with (folder / file.relative_to(source)).open("r+b") as opened:
                 opened.seek(entry.start)
-                if opened.read(entry.end - entry.start) == value:
+                was = opened.read(entry.end - entry.start)
+                # What was rounded while loading, and not changed since, is not to be rounded in the copy too.
+                if was == value or _bytes_of(_tensor_of(was, entry.dtype), tensor.dtype) == _bytes_of(tensor):
                     continue
                 opened.seek(entry.start)
                 opened.write(value)
@@ -172,6 +174,15 @@ def _inside(folder: Path, name: str) -> Path:
     if not real.is_relative_to(home) and real.parent != home.parent.parent / "blobs":
         raise CheckpointError(f"{folder}: {name} is a link to a file outside of the folder: {real}; copy it there")
     return file
+
+
+def _bytes_of(tensor: Tensor, dtype: torch.dtype | None = None) -> bytes:
+    plain = tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+    return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _tensor_of(stored: bytes, dtype: torch.dtype) -> Tensor:
+    return torch.frombuffer(bytearray(stored), dtype=dtype) if stored else torch.empty(0, dtype=dtype)
 
 
 def _stored_name(name: str, prefix: str, stored: Mapping[str, object], source: Path) -> str:

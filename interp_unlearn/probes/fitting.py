@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from interp_unlearn.activations.shards import missing_site
+from interp_unlearn.activations.store import hash_data
 from interp_unlearn.artifacts import environment
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.probes.controls import bag_of_words_auroc, length_auroc
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from interp_unlearn.sites import Site
 
 _LOG = logging.getLogger(__name__)
-_CARRIED = ("model", "model_hash", "data_hash", "pool", "include_bos")
+_CARRIED = ("model", "model_hash", "data_hash", "pool", "tokens", "include_bos", "max_length")
 
 
 def fit_probes(
@@ -98,6 +99,7 @@ def fit_probes(
     )
     shared = _shared_measures(store, examples, settings, texts)
     metadata = {key: store.metadata.get(key) for key in _CARRIED} | settings.to_dict()
+    metadata["labels_hash"] = hash_data(examples.labels.tolist())
     metadata["C_of_folds"] = {str(site): p.strengths[:-1] for site, p in zip(store.sites, probes, strict=True)}
     return _assemble(store.sites, probes, shared, metadata | {"versions": environment()})
 

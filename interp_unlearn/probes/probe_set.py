@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from interp_unlearn.activations import ActivationStore, check_model_hash
+from interp_unlearn.activations.store import hash_data
 from interp_unlearn.artifacts import (
     check_columns,
+    hash_tensors,
     read_parquet,
     read_record,
     read_sites,
@@ -159,6 +161,18 @@ class ProbeSet:
                 }
             )
         return pd.DataFrame(rows).astype({"layer": "Int64"})
+
+    @property
+    def strength_sites(self) -> tuple[Site, ...]:
+        """Where C was chosen for all sites; empty where each chose its own, or it was given."""
+        return tuple(Site.parse(name) for name in self.metadata.get("C_sites") or ())
+
+    def hash(self) -> str:
+        """SHA-256 over probes, table and settings; not over the versions they were made with."""
+        tensors = [(f"{name} {i}", part) for name in _TENSORS for i, part in enumerate(getattr(self, name))]
+        settings = {key: value for key, value in self.metadata.items() if key != "versions"}
+        table = self.table.to_json(double_precision=15)
+        return hash_data([list(map(str, self.sites)), hash_tensors(tensors), settings, table])
 
     def to_frame(self) -> "pd.DataFrame":
         """A copy of the table."""

@@ -1,6 +1,7 @@
 """What the adversary of a run, of either kind, does to the forget gradient."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from interp_unlearn.unlearning.adversary import Attack, attacked_gradient, draw_
 from interp_unlearn.unlearning.config import AdversaryConfig, ForkConfig, UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, forget_mask
 from interp_unlearn.unlearning.fork import Fork
-from interp_unlearn.unlearning.gradients import Gradients, added, norm_of
+from interp_unlearn.unlearning.gradients import Gradients, added, norm_of, shares_of
 from interp_unlearn.unlearning.objective import Logs, Objective
 
 if TYPE_CHECKING:
@@ -65,44 +66,47 @@ class AttackedGradients:
         """Whether `draw` has to be called on the original weights."""
         return self._objective.needs_original or self._restores
 
-    def draw(self, step: int, batch: TokenBatch) -> None:
+    def draw(self, step: int, batches: Sequence[TokenBatch]) -> None:
         """Draw a step's attack, and what its losses are measured against; without gradients.
 
         Args:
             step: of the run.
-            batch: of the step, on which MUDMAN's gradient is taken.
+            batches: of the step, on which MUDMAN's gradient is taken.
         """
         model, objective, corpora = self._model, self._objective, self._corpora
         if not isinstance(self._adversary, AdversaryConfig):
-            self._targets = objective.targets(model, batch)
+            self._targets = [objective.targets(model, batch) for batch in batches]
             return
 
         def outer(rows: list[int]) -> TokenBatch:
             # A loss on other texts than those the attacker relearns has nothing to keep apart.
-            return objective.rows(model, corpora, rows) if objective.source == "forget" else batch
+            return objective.rows(model, corpora, rows) if objective.source == "forget" else batches[0]
 
         self._attack = draw_attack(corpora.forget, self._adversary, self._config.seed, step, model.device, outer)
         self._targets = objective.targets(model, self._attack.outer)
         if self._restores:
             self._remembered = [model.run(rows, reads=self._sites) for rows in self._attack.inner]
 
-    def add_to(self, gradients: Gradients, step: int, batch: TokenBatch) -> tuple[Gradients, Logs]:
+    def add_to(
+        self, gradients: Gradients, step: int, batches: Sequence[TokenBatch], weight: float
+    ) -> tuple[Gradients, Logs]:
         """The forget gradient with the inner attacker's added, or MUDMAN's in its place; call after `draw`.
 
         Args:
             gradients: at the weights themselves.
             step: of the run.
-            batch: of the step.
+            batches: of the step.
+            weight: of the forget loss at this step.
         """
         if self._fork is not None:
-            return self._forked(self._fork, step, batch), {}
+            return self._forked(self._fork, step, batches, weight), {}
         attack = self._attack
         assert attack is not None and isinstance(self._adversary, AdversaryConfig)
         extra = attacked_gradient(
             self._model,
             self._trained,
             attack,
-            lambda: self._loss(attack.outer),
+            lambda: self._loss(attack.outer, self._targets),
             norm_of(gradients.values()),
             self._adversary,
             self._config,
@@ -121,15 +125,23 @@ class AttackedGradients:
         if self._fork is not None:
             self._fork.load_state(state)
 
-    def _loss(self, batch: TokenBatch) -> Tensor:
-        return self._objective.loss(self._model, batch, forget_mask(batch, self._config), self._targets)[0]
+    def _loss(self, batch: TokenBatch, targets: Any) -> Tensor:
+        return self._objective.loss(self._model, batch, forget_mask(batch, self._config), targets)[0]
 
-    def _forked(self, fork: Fork, step: int, batch: TokenBatch) -> Gradients:
+    def _forked(self, fork: Fork, step: int, batches: Sequence[TokenBatch], weight: float) -> Gradients:
         config, forget = self._config, self._corpora.forget
-        rows = forget.scheduled(config.batch_size, step, config.seed, "fork")
+        rows = forget.scheduled(config.batch_size * config.accumulation, step, config.seed, "fork")
         relearned = forget.batch(rows, self._model.device)
-        found = fork.gradient(self._model, self._trained, relearned, lambda: self._loss(batch), step, config)
+        counts = [self._objective.weight(batch, forget_mask(batch, config)) for batch in batches]
+        losses = [
+            partial(self._weighted, batch, targets, weight * share)
+            for batch, targets, share in zip(batches, self._targets, shares_of(counts), strict=True)
+        ]
+        found = fork.gradient(self._model, self._trained, relearned, losses, step, config)
         return dict(zip(self._trained, found, strict=True))
+
+    def _weighted(self, batch: TokenBatch, targets: Any, weight: float) -> Tensor:
+        return weight * self._loss(batch, targets)
 
     def _restoring_loss(self, k: int) -> Tensor:
         batch, before = self._attack.inner[k], self._remembered[k]  # pyright: ignore[reportOptionalMemberAccess]

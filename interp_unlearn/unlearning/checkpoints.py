@@ -1,7 +1,7 @@
 """A run that can be interrupted: its state in safetensors and JSON, and the way back from there, bit for bit.
 
 Batches, attacks and samplings are functions of the seed and the step, so there is no random state to keep: the step is
-that state.
+that state. (With `cache_prefix` the way back is exact up to rounding.)
 """
 
 import logging

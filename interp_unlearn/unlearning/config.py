@@ -17,7 +17,7 @@ class AdversaryConfig:
         steps: K, inner AdamW steps on all parameters from fresh optimiser state.
         gradient_steps: the k at which the forget gradient is taken at the relearned weights.
         learning_rates: one is drawn for each outer step.
-        batch_size: rows of an inner step, and of the batch the forget gradients are taken on.
+        batch_size: rows of an inner step, and of the batch the forget gradients are taken on, whatever `accumulation`.
         max_scale: the most a gradient taken at relearned weights is scaled up.
         min_norm: floor of the norm that those gradients are scaled to.
         relearns: "text", or "activations": the attacker brings back the original's activations at the objective's
@@ -131,7 +131,8 @@ class UnlearnConfig:
         guard: a limit at which training stops; None for none.
         lora: adapters to train instead of the matrices themselves; None for none.
         cache_prefix: keep the stream below the first trained block of every row, on the CPU, over the epochs: faster,
-            for `rows * tokens * d_model` numbers of memory.
+            for `rows * tokens * d_model` numbers of memory. A run that goes on after an interruption then equals the
+            uninterrupted one but for rounding: a row's stream has that of the batch it was first met in.
         clip: largest norm of the whole gradient; None leaves it as it is.
         forget_on: "content" for all tokens, "completion" for those of the completions alone (rows without one count
             in full). Applies to the objective's own loss and to the adversary, never to the retain terms.

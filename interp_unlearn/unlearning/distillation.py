@@ -116,7 +116,7 @@ class Distillation(Objective):
         """Forget rows, contexts in the wanted share, and for a model as teacher as many retain rows again."""
         forget = corpora.forget
         n_sampled = round(self.contexts * config.batch_size)
-        rows = scheduled_rows(len(forget), config.batch_size, step, config.seed, "forget")
+        rows = forget.scheduled(config.batch_size, step, config.seed, "forget")
         parts = [forget.chosen(rows[n_sampled:])]
         if n_sampled:
             if self._sampled is None or step % self.refresh == 0:

@@ -1,6 +1,6 @@
 """MUDMAN's adversary: one that keeps relearning beside the model, instead of starting anew at every step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,7 +33,7 @@ class Fork:
         model: "HookedModel",
         trained: Mapping[str, nn.Parameter],
         batch: TokenBatch,
-        loss: Callable[[], Tensor],
+        losses: Sequence[Callable[[], Tensor]],
         step: int,
         config: UnlearnConfig,
     ) -> list[Tensor]:
@@ -43,7 +43,7 @@ class Fork:
             model: whose weights are lent.
             trained: tensors the gradient is with respect to.
             batch: forget rows that are relearned.
-            loss: the forget loss at the current weights.
+            losses: the forget loss of each batch at the current weights, with its share; they are added up.
             step: of the run.
             config: of the run.
         """
@@ -60,7 +60,12 @@ class Fork:
                     if parameter.grad is not None:
                         parameter.sub_(parameter.grad, alpha=self.config.learning_rate)
                     self._weights[name].copy_(parameter)
-            return gradient(loss(), list(trained.values()))
+            first, *others = losses
+            found = gradient(first(), list(trained.values()))
+            for loss in others:
+                for total, part in zip(found, gradient(loss(), list(trained.values())), strict=True):
+                    total.add_(part)
+            return found
 
     def state(self) -> dict[str, Tensor]:
         """The attacker's weights, for a checkpoint."""

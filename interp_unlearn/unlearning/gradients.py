@@ -1,6 +1,6 @@
 """Gradients of the trained tensors by name, and their arithmetic; a tensor that a loss does not reach has no entry."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,3 +38,9 @@ def added(a: Gradients, b: Gradients) -> Gradients:
 def with_zeros(gradients: Gradients, like: Mapping[str, Tensor]) -> Gradients:
     """The same with an entry for every tensor."""
     return {name: gradients[name] if name in gradients else torch.zeros_like(tensor) for name, tensor in like.items()}
+
+
+def shares_of(weights: Sequence[float]) -> list[float]:
+    """What each batch of an update counts for; all alike where none has any weight."""
+    total = sum(weights)
+    return [weight / total for weight in weights] if total > 0 else [1 / len(weights)] * len(weights)

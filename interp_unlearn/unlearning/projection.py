@@ -52,7 +52,7 @@ class ProjectionPenalty(Objective):
         self.directions = layer_directions(directions, self.layers, estimator)
         self.layer_weights = checked_weights(layer_weights, self.layers)
         self.quantile = quantile
-        self.scales: dict[int, ProjectionScale] = {}
+        self._scales: dict[int, ProjectionScale] = {}
         self._sites = [Site(layer, "resid_post") for layer in self.layers]
         self._directions: dict[int, Tensor] = {}
 
@@ -64,7 +64,12 @@ class ProjectionPenalty(Objective):
         """
         super().prepare(model, corpora, config)
         self._directions = {layer: unit_direction(self.directions, layer, model.d_model) for layer in self.layers}
-        self.scales = measure_scales(model, corpora, self._directions, config, self.quantile, self.name)
+        self._scales = measure_scales(model, corpora, self._directions, config, self.quantile, self.name)
+
+    @property
+    def scales(self) -> dict[int, ProjectionScale]:
+        """q and s of each layer, once they are measured."""
+        return self._scales
 
     def loss(
         self, model: "HookedModel", batch: TokenBatch, mask: Bool[Tensor, "batch pos"], targets: Any
@@ -72,7 +77,8 @@ class ProjectionPenalty(Objective):
         """The weighted sum over layers."""
         trace = model.run(batch, reads=self._sites)
         terms = [
-            self.layer_weights[layer] * projection_hinge(trace[site], mask, self._directions[layer], self.scales[layer])
+            self.layer_weights[layer]
+            * projection_hinge(trace[site], mask, self._directions[layer], self._scales[layer])
             for layer, site in zip(self.layers, self._sites, strict=True)
         ]
         return torch.stack(terms).sum(), {}

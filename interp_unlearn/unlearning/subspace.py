@@ -57,7 +57,7 @@ class SubspacePenalty(Objective):
         self.penalty = penalty
         self.layer_weights = checked_weights(layer_weights, self.layers)
         self.quantile = quantile
-        self.scales: dict[int, tuple[ProjectionScale, ...]] = {}
+        self._scales: dict[int, tuple[ProjectionScale, ...]] = {}
         self._sites = [Site(layer, "resid_post") for layer in self.layers]
         self._rows: dict[int, Float[Tensor, "k d_model"]] = {}
         self._centres: dict[int, Float[Tensor, " k"]] = {}
@@ -76,13 +76,18 @@ class SubspacePenalty(Objective):
             where = f"objective {self.name}, layer {layer}"
             if self.penalty == "norm":
                 self._centres[layer] = neutral[layer].mean(0)
-                self.scales[layer] = (self._distance_scale(forget[layer], neutral[layer], where),)
+                self._scales[layer] = (self._distance_scale(forget[layer], neutral[layer], where),)
             else:
                 columns = zip(forget[layer].T, neutral[layer].T, strict=True)
-                self.scales[layer] = tuple(
+                self._scales[layer] = tuple(
                     checked_scale(ours, theirs, self.quantile, f"{where}, direction {index}")
                     for index, (ours, theirs) in enumerate(columns)
                 )
+
+    @property
+    def scales(self) -> dict[int, tuple[ProjectionScale, ...]]:
+        """Threshold and gap of each direction of a layer, once they are measured."""
+        return self._scales
 
     def loss(
         self, model: "HookedModel", batch: TokenBatch, mask: Bool[Tensor, "batch pos"], targets: Any
@@ -91,7 +96,7 @@ class SubspacePenalty(Objective):
         trace = model.run(batch, reads=self._sites)
         terms: list[Tensor] = []
         for layer, site in zip(self.layers, self._sites, strict=True):
-            h, rows, scales = trace[site], self._rows[layer], self.scales[layer]
+            h, rows, scales = trace[site], self._rows[layer], self._scales[layer]
             if self.penalty == "norm":
                 penalty = subspace_hinge(h, mask, rows, self._centres[layer], scales[0])
             else:

@@ -70,6 +70,10 @@ class TaskVector(WeightEdit):
         def keep(step: int, tuned: "HookedModel") -> None:
             vector.update({name: tensor.detach().clone() for name, tensor in reference.tensors.items()})
 
+        if config.guard is not None or config.lora is not None or config.adversary is not None:
+            raise ConfigError(
+                f"{self.name}: the config's own tensors are fine-tuned to the last step; drop guard, lora and adversary"
+            )
         task = FineTuning("forget", retains=False, name=self.name)
         steps = {config.steps}
         trained = unlearn(model, task, data, config, checkpoints=steps, callback=keep, restore=True, progress=progress)

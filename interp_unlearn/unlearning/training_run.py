@@ -22,7 +22,7 @@ from interp_unlearn.unlearning.checks import check_finite, check_gradient, check
 from interp_unlearn.unlearning.config import UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora, UnlearnData, forget_mask, retain_mask
 from interp_unlearn.unlearning.distributed import check_distributed, parts_of, summed, summed_logs
-from interp_unlearn.unlearning.gradients import Gradients, added, cosine_of, norm_of, with_zeros
+from interp_unlearn.unlearning.gradients import Gradients, added, cosine_of, norm_of, shares_of, with_zeros
 from interp_unlearn.unlearning.guard import Guard
 from interp_unlearn.unlearning.objective import Logs, Objective
 from interp_unlearn.unlearning.optimizer import Optimizer
@@ -112,6 +112,8 @@ class TrainingRun:
         told = fingerprint({name: value for name, value in vars(objective).items() if not name.startswith("_")})
         logger.info("training %d tensors: %s", len(trained), ", ".join(trained))
         objective.prepare(model, corpora, config)
+        for rule in rules:
+            rule.reset()
         adversary = objective.adversary(config)
         first = first_trained_block(model.architecture, list(trained.values()))
         return cls(
@@ -228,8 +230,8 @@ class TrainingRun:
         gradients, logs = self._objective_gradient(batches, weight)
         if self.attacked is not None:
             with self._frozen(self.attacked.needs_original):
-                self.attacked.draw(step, batches[0])
-            gradients, found = self.attacked.add_to(gradients, step, batches[0])
+                self.attacked.draw(step, batches)
+            gradients, found = self.attacked.add_to(gradients, step, batches, weight)
             logs |= found
         return gradients, logs
 
@@ -237,7 +239,7 @@ class TrainingRun:
         objective = self.objective
         batches = parts_of(batches, objective.stacks, self.processes)
         masks = [forget_mask(batch, self.config) for batch in batches]
-        shares = _shares([objective.weight(batch, mask) for batch, mask in zip(batches, masks, strict=True)])
+        shares = shares_of([objective.weight(batch, mask) for batch, mask in zip(batches, masks, strict=True)])
         logs: Logs = {"forget": 0.0}
         with ExitStack() as stack:
             for rule in self.rules:
@@ -257,8 +259,8 @@ class TrainingRun:
         rows = [corpus.scheduled(config.batch_size, index, seed, "retain") for index in indices]
         batches = parts_of([corpus.batch(chosen, self.model.device) for chosen in rows], 1, self.processes)
         masks = [retain_mask(batch, config) for batch in batches]
-        hidden = _shares([float(mask.sum()) for mask in masks])
-        predicted = _shares([float(batch.content_mask[:, 1:].sum()) for batch in batches])
+        hidden = shares_of([float(mask.sum()) for mask in masks])
+        predicted = shares_of([float(batch.content_mask[:, 1:].sum()) for batch in batches])
         logs: Logs = {"retain": 0.0}
         parts = list(zip(batches, masks, hidden, predicted, strict=True))
         for batch, mask, *shares in self.processes.own(parts):
@@ -332,11 +334,6 @@ def _check_reach(
             f"objective {objective.name}: only the first {model.n_layers} blocks are loaded, and logits are needed by "
             f"{', '.join(asking)}; load the whole model or drop these"
         )
-
-
-def _shares(weights: list[float]) -> list[float]:
-    total = sum(weights)
-    return [weight / total for weight in weights] if total > 0 else [1 / len(weights)] * len(weights)
 
 
 def _add_logs(logs: Logs, found: Logs, share: float) -> None:

@@ -44,6 +44,9 @@ class UpdateRule(ABC):
             ConfigError: the rule needs retain terms and there are none.
         """
 
+    def reset(self) -> None:  # noqa: B027 most have nothing to forget
+        """Forget what earlier runs left: a rule begins every run alike."""
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint has to remember."""
         return {}
@@ -100,6 +103,9 @@ class MaskBySign(UpdateRule):
         if not 0 <= momentum < 1:
             raise ConfigError(f"update rule {self.name}: momentum must lie between 0 and 1, got {momentum}")
         self.momentum = momentum
+        self.reset()
+
+    def reset(self) -> None:
         self._mean: Gradients = {}
         self._norm: float | None = None
 

@@ -93,8 +93,8 @@ class Composition:
         Columns: outcome, contrast, mean, low, high; equivalence_low, equivalence_high (the interval of the two
         one-sided tests, of coverage 1 - 2 alpha), margin, equivalent (that interval lies within the margin around 0);
         n. Where not one item differs, a bootstrap has no width however few there are; the interval is then what may
-        have gone unseen, `1 - alpha^(1 / items)` either way (Clopper and Pearson 1934), as of independent items that
-        would differ by 1.
+        have gone unseen, `1 - alpha^(1 / n)` either way (Clopper and Pearson 1934), as of n units (groups, where there
+        are any) that would differ by 1.
         Caveat: what is not equivalent need not be different: a wide interval shows neither.
         """
         import pandas as pd
@@ -113,7 +113,7 @@ class Composition:
                 found = means.contrast(*terms)
                 tested = means.contrast(*terms, level=1 - 2 * self.config.alpha)
                 if max(abs(tested.low), abs(tested.high)) < SMALLEST_GAP:
-                    unseen = 1 - self.config.alpha ** (1 / means.n_items)
+                    unseen = 1 - self.config.alpha ** (1 / means.n)
                     tested = Interval(found.mean, -unseen, unseen, found.n)
                 yield {
                     "outcome": outcome,

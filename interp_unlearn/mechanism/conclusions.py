@@ -141,7 +141,8 @@ def _first_outcome(table: "pd.DataFrame", goal: str) -> str:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    return "equivalent to none" if row["equivalent"] else "not equivalent to none"
+    told = "equivalent to none" if row["equivalent"] else "not shown to be equivalent to none"
+    return f"{told} ({row['equivalence_low']:.3f} to {row['equivalence_high']:.3f})"
 
 
 def _carried(table: "pd.DataFrame | None", goals: Sequence[str]) -> Iterator[str]:
@@ -157,9 +158,10 @@ def _carried(table: "pd.DataFrame | None", goals: Sequence[str]) -> Iterator[str
             own, there, difference = (
                 _rows(found, onto=onto, contrast=name)[0] for name in ("on original", "on twin", "difference")
             )
+            verdict = "the same" if difference["equivalent"] else "not shown to be the same"
             parts.append(
                 f"on {onto} {spelled(there, 'mean', 'low', 'high')} instead of "
-                f"{spelled(own, 'mean', 'low', 'high')}, {'the same' if difference['equivalent'] else 'not the same'}"
+                f"{spelled(own, 'mean', 'low', 'high')}, {verdict}"
             )
         yield f"The change of {goal} does {'; '.join(parts)}, within the margin."
 

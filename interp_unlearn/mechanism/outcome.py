@@ -106,7 +106,6 @@ class PairedMeans(Generic[Condition]):
         # The estimate first, then the resamples: whatever is computed of both is computed alike.
         self._means = dict(zip(conditions, np.concatenate([columns.mean(0)[None], means]).T, strict=True))
         self._level = resampling.level
-        self.n_items = len(columns)
         self.n = unit_count(len(columns), groups)
 
     def mean(self, condition: Condition) -> float:

@@ -58,7 +58,7 @@ def probe(
     settings = {"folds": folds, "C": C, "shuffles": shuffles, "seed": seed}
     settings |= {"bootstrap": bootstrap, "resamples": resamples, "leace": leace}
     ProbeSettings(folds, C, C_sites, seed, shuffles, bootstrap, resamples, leace)  # refused before a folder is made
-    kept = {key: activations.metadata[key] for key in IDENTITY}
+    kept = {key: activations.metadata.get(key) for key in IDENTITY}
     identity = {"task": "probe", **kept, "sites": [str(site) for site in activations.sites], **settings}
     identity["C_sites"] = None if C_sites is None else [str(site) for site in C_sites]
     with run_folder(out, identity) as folder:

@@ -394,6 +394,39 @@ def test_a_weight_edit_takes_no_options_of_training(
     assert f"profs is a weight edit: {option[0]} goes with losses" in line
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("grad_diff", "--intervention", "steering"),
+        ("grad_diff", "--overshoot", 4),
+        ("grad_diff", "--teacher", "somewhere"),
+        ("distilled", "--coefficient", 7),
+        ("distilled", "--overshoot", 2, "--intervention", "project_out"),
+    ],
+)
+def test_options_that_a_method_has_no_use_for_are_refused(
+    told: tuple[object, ...], results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    name, option, *_ = told
+    given = ("unlearn", results / "model", "--data", results / "pairs.tsv", "--probes", results / "probes")
+    line = refused(capfd, *given, "--out", tmp_path / "o", "--objective", *told)
+    assert f"{option}: {name} has no use for it" in line
+
+
+def test_labels_are_part_of_what_a_store_is(workplace: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """The same texts with other labels must not get under a finished store, nor its probes be replaced."""
+    scores = [0.9, 0.1] * 6
+    for name, given in (("one", scores), ("other", scores[::-1])):
+        rows = [Prompt(f"the cat sat on {word}", score) for word, score in zip(WORDS[:12], given, strict=True)]
+        write_prompts(tmp_path / f"{name}.jsonl", rows)
+    told = ("collect", workplace / "model", "--layout", "prompts", "--out", tmp_path / "store", "--data")
+    run(*told, tmp_path / "one.jsonl")
+    before = ActivationStore.open(tmp_path / "store").labels
+    assert "rows_hash" in refused(capfd, *told, tmp_path / "other.jsonl")
+    after = ActivationStore.open(tmp_path / "store").labels
+    assert before is not None and after is not None and (before == after).all()
+
+
 def test_oracle_needs_a_teacher(results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     arguments = (*unlearn_in(results), "--objective", "oracle", "--steps", 2, "--out", tmp_path / "changed")
     assert "needs --teacher" in refused(capfd, *arguments)

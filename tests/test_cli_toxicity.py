@@ -8,6 +8,7 @@ import pytest
 from conftest import WORDS, make_hf, make_tokenizer
 from test_cli import broken, refused, run
 
+from interp_unlearn.artifacts import read_json
 from interp_unlearn.data import Pair, Prompt, write_pairs, write_prompts, write_texts
 from interp_unlearn.evaluation import ClassifierScorer
 from interp_unlearn.models import load_model, weights_hash
@@ -62,6 +63,7 @@ def test_score_measures_a_classifier_on_other_texts(workplace: Path, tmp_path: P
 def test_toxicity_of_one_model(workplace: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     judge = ("--judge", workplace / "original")
     run(*protocol(workplace), "--scorer", f"{workplace / 'encoder'}#toxic", *judge, "--out", tmp_path / "one")
+    assert [entry["name"] for entry in read_json(tmp_path / "one" / "run.json")["inputs"]["scorer"]] == ["encoder"]
     generations = pd.read_parquet(tmp_path / "one" / "generations.parquet")
     assert len(generations) == 12
     assert {"toxicity_encoder", "judge_nll"} <= set(generations.columns)

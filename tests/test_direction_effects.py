@@ -1,6 +1,9 @@
 """What interventions along a direction cause: against passes made by hand, planted directions and the organism."""
 
+import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,7 +28,8 @@ from interp_unlearn.directions.controls import Recorded, random_moves, recorded,
 from interp_unlearn.directions.nulls import random_direction_at
 from interp_unlearn.directions.strengths import calibrate, default_interventions, make_edit
 from interp_unlearn.errors import ConfigError, DataError, SiteError
-from interp_unlearn.evaluation import generate_texts, perplexity
+from interp_unlearn.evaluation import perplexity, sample_rows
+from interp_unlearn.evaluation.generations import continuation_texts
 from interp_unlearn.organism.sets import goal_sets, without_reaction
 from interp_unlearn.organism.shipped import twin_path
 from interp_unlearn.organism.world import World
@@ -282,15 +286,35 @@ def length_judge(prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
     return [float(len(text)) for text in texts]
 
 
+def written(model: HookedModel) -> list[str]:
+    return continuation_texts(model, sample_rows(model, TEXTS, 4, seed=0, batch_size=64, progress=False))
+
+
 class TestGenerations:
     quick = EffectsConfig((Intervention("project_out"),), "each", n_random=1, max_new_tokens=4, n_resamples=50)
+
+    @pytest.mark.skipif("INTERP_UNLEARN_DATA" not in os.environ, reason="real data is not there")
+    def test_what_is_scored_are_the_tokens_that_were_written(self) -> None:
+        """A tokenizer that writes a space before every text, so that a continuation alone has another first token."""
+        model = HookedModel.from_pretrained(Path(os.environ["INTERP_UNLEARN_DATA"]) / "models" / "stories260K")
+        prompts = ["Once upon a time", "The little dog", "Lily was"]
+        directions = Directions({Site(1, "resid_post"): torch.ones(model.d_model)})
+        frame = generation_effects(model, prompts, directions, length_judge, self.quick)
+        rows = sample_rows(model, prompts, 4, seed=0, batch_size=64, progress=False)
+        nll = []
+        for prompt, new in rows:
+            with torch.no_grad():
+                logits = model.hf(torch.tensor([prompt + new])).logits[0].double().log_softmax(-1)
+            nll += [-logits[len(prompt) - 1 + k, token].item() for k, token in enumerate(new)]
+        expected = math.exp(sum(nll) / len(nll))
+        assert value_of(frame, intervention="none", measure="perplexity") == pytest.approx(expected, rel=1e-3)
 
     def test_rows_are_those_of_texts_generated_by_hand(self, llama: HookedModel, directions: Directions) -> None:
         part = directions.at([SITES[1]])
         frame = generation_effects(llama, TEXTS, part, length_judge, self.quick)
-        plain = generate_texts(llama, TEXTS, 4, seed=0, batch_size=64, progress=False)
+        plain = written(llama)
         with llama.edited({SITES[1]: ProjectOut(part[SITES[1]])}):
-            edited = generate_texts(llama, TEXTS, 4, seed=0, batch_size=64, progress=False)
+            edited = written(llama)
         assert plain != edited
         assert value_of(frame, intervention="none", measure="score") == np.mean([len(text) for text in plain])
         found = pick(frame, intervention="project_out", control="direction")
@@ -360,7 +384,7 @@ class TestGenerations:
                 raise RuntimeError("planted")
             return ["yes"] * len(TEXTS)
 
-        monkeypatch.setattr(continuations, "generate_texts", failing)
+        monkeypatch.setattr(continuations, "sample_rows", failing)
         with pytest.raises(RuntimeError, match="planted"):
             generation_effects(llama, TEXTS, directions, length_judge, self.quick)
         assert seen[1] > before == n_hooks(llama)

@@ -1,5 +1,7 @@
 """What a run will take, against what the same run did take on models that can be loaded."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import make_hf
@@ -7,7 +9,7 @@ from planted_classes import DATA
 
 from interp_unlearn.errors import CheckpointError
 from interp_unlearn.models import parameters_by_role
-from interp_unlearn.unlearning import GradientAscent, LoraConfig, Misdirection, UnlearnConfig
+from interp_unlearn.unlearning import Counterfactual, GradientAscent, LoraConfig, Misdirection, UnlearnConfig
 from interp_unlearn.unlearning.corpora import Corpora
 from interp_unlearn.unlearning.estimate import Products, estimate_run, measured_speed
 
@@ -39,8 +41,6 @@ def test_sizes_are_those_of_the_tensors(checkpoint, tokenizer):
 
 
 def test_what_is_asked_for_costs_more(checkpoint, tokenizer):
-    from dataclasses import replace
-
     from interp_unlearn.unlearning import AdversaryConfig
 
     corpora = Corpora.from_data(tokenizer, DATA)
@@ -55,6 +55,20 @@ def test_what_is_asked_for_costs_more(checkpoint, tokenizer):
     assert estimate(lora=LoraConfig(rank=1)).trained_numbers < plain.trained_numbers
     part = estimate_run(checkpoint, Misdirection(1), corpora, CONFIG, first_blocks=2)
     assert part.weights < plain.weights and part.trained_numbers == plain.trained_numbers
+
+
+def test_rows_are_counted_as_the_run_has_them(checkpoint, tokenizer):
+    """Cut at the model's context, and with their counterparts where a batch holds both."""
+    long = [" ".join(["the cat sat"] * 400)] * 8
+    context = make_hf("llama").config.max_position_embeddings
+    assert len(tokenizer(long[0])["input_ids"]) > context
+    data = replace(DATA, forget=long, counterparts=long, groups=None)
+    corpora = Corpora.from_data(tokenizer, data)
+    cut = Corpora.from_data(tokenizer, data, context)
+    found, expected = (estimate_run(checkpoint, Misdirection(1), part, CONFIG) for part in (corpora, cut))
+    assert found.activations == expected.activations
+    pairs = estimate_run(checkpoint, Counterfactual((1,)), cut, CONFIG)
+    assert pairs.activations == pytest.approx(2 * expected.activations, rel=0.01)
 
 
 def test_a_speed_is_measured_and_a_missing_model_named(tokenizer, tmp_path):

@@ -31,6 +31,7 @@ from interp_unlearn.unlearning import (
     unlearn,
 )
 from interp_unlearn.unlearning.corpora import Corpora
+from interp_unlearn.unlearning.reference import change_table
 
 SHORT = UnlearnConfig(steps=6, batch_size=2, layers=(0, 1))
 
@@ -218,6 +219,32 @@ def test_the_guard_stops_the_run_and_says_so(llama, caplog):
     assert result.stopped in caplog.text
     held = unlearn(fresh(llama), Misdirection(1), DATA, replace(config, learning_rate=1e-6), progress=False)
     assert held.stopped is None and len(held.history) == 40
+    # Between two checks, and before the first one, the end is looked at too.
+    for steps, every in ((3, 4), (1, 10)):
+        guard = GuardConfig(max_kl=1e-6, every=every, rows=3)
+        late = replace(config, steps=steps, learning_rate=0.1, guard=guard)
+        result = unlearn(fresh(llama), Misdirection(1), DATA, late, progress=False)
+        assert len(result.history) == steps and f"ended after {steps} steps: KL on 3" in result.stopped
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"], indirect=True)
+def test_what_adapters_changed_is_told_of_the_matrices(model):
+    before = weights(model)
+    config = replace(SHORT, steps=2, roles=("mlp.down",), lora=LoraConfig(rank=2), learning_rate=1e-2)
+    changed = unlearn(model, Misdirection(1), DATA, config, progress=False).changed.set_index("tensor")
+    assert set(changed.index) == set(parameters_by_role(model.hf, ["mlp.down"], [0, 1]))
+    for name, value in weights(model).items():
+        delta = (value - before[name]).norm()
+        assert (delta > 0) == (name in changed.index)
+        if name in changed.index:
+            assert changed.loc[name, "change"] == pytest.approx(delta.item(), rel=1e-3)
+            assert changed.loc[name, "relative_change"] == pytest.approx((delta / before[name].norm()).item(), rel=1e-3)
+
+
+def test_what_was_zero_has_no_relative_change():
+    table = change_table([("b", torch.zeros(2), torch.ones(2)), ("still", torch.zeros(2), torch.zeros(2))])
+    assert table["relative_change"].tolist() == [float("inf"), 0.0]
+    assert table["change"].tolist() == pytest.approx([2**0.5, 0.0])
 
 
 @pytest.mark.parametrize("kind", ["dual", "lookahead"])

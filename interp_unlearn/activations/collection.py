@@ -107,6 +107,7 @@ def collect(
         "include_bos": include_bos,
         "max_length": max_length,
         "batch_tokens": batch_tokens,
+        "rows_hash": hash_data([rows[name].tolist() if name in rows else None for name in ("label", "group")]),
         "dtype": dtype_name(model.dtype),
         "backend": model.backend,
         "versions": environment(),

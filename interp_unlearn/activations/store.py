@@ -42,8 +42,9 @@ IDENTITY = (
     "dtype",
     "backend",
     "batch_tokens",
+    "rows_hash",
 )
-"""Metadata that decides what the vectors are; two stores that agree on it (and on the sites) hold the same numbers."""
+"""Metadata that decides what the vectors are, and their labels; two stores that agree on it and the sites are one."""
 
 
 @dataclass(frozen=True, eq=False)

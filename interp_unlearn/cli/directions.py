@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from interp_unlearn.cli import options
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp_unlearn.activations import ActivationStore
     from interp_unlearn.directions import Directions
 
 
@@ -119,7 +120,7 @@ def directions(
         "model_hash": hooked.hash(),
         "directions": _hash(found),
         "sites": [str(place) for place in found.sites],
-        "store": None if activations is None else activations.metadata["data_hash"],
+        "store": None if activations is None else _made_by(activations),
         "data": None if data is None else hash_file(data),
         "layout": layout,
         "limit": limit,
@@ -129,7 +130,7 @@ def directions(
         "random": random,
         "categories": {name: _hash(part) for name, part in categories.items()},
         "train": {name: _hash(Directions.of(part)) for name, part in probe_sets.items()},
-        "test": {name: part.metadata["data_hash"] for name, part in stores.items()},
+        "test": {name: _made_by(part) for name, part in stores.items()},
         "k": k,
         "show_tokens": show_tokens,
         "seed": seed,
@@ -201,6 +202,13 @@ def _one_component(table: "pd.DataFrame") -> bool:
     column = "site_a" if "site_a" in table else "site"
     sites: list[str] = [str(site) for site in table[column]] if column in table else []  # a plot says what is missing
     return len({site.partition(".")[2] for site in sites if "." in site}) <= 1
+
+
+def _made_by(store: "ActivationStore") -> "dict[str, Any]":
+    """What makes a store this one."""
+    from interp_unlearn.activations.store import IDENTITY
+
+    return {key: store.metadata.get(key) for key in IDENTITY} | {"sites": [str(site) for site in store.sites]}
 
 
 def _hash(directions: "Directions") -> str:

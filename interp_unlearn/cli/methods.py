@@ -110,6 +110,49 @@ def make_intervention(
     return clamp_edits(probes, layers, estimator=estimator or "logistic", overshoot=overshoot)
 
 
+def distilling_options(name: str, intervention: Intervention | None, overshoot: float | None) -> dict[str, object]:
+    """What only `distilled` is told, for the record."""
+    if name != "distilled":
+        return {}
+    clamps = intervention in (None, Intervention.clamp)
+    told: dict[str, object] = {"intervention": intervention or Intervention.clamp}
+    return told | ({"overshoot": 1.0 if overshoot is None else overshoot} if clamps else {})
+
+
+def check_options(
+    name: str,
+    intervention: Intervention | None,
+    overshoot: float | None,
+    coefficient: float | None,
+    teacher: str | None,
+) -> None:
+    """Refuse options that the method would leave aside.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    distils = name == "distilled"
+    unused = {
+        "--intervention": intervention is not None and not distils,
+        "--overshoot": overshoot is not None and not (distils and intervention in (None, Intervention.clamp)),
+        "--coefficient": coefficient is not None and distils and intervention is not Intervention.steering,
+        "--teacher": teacher is not None and name != "oracle",
+    }
+    if refused := [option for option, is_unused in unused.items() if is_unused]:
+        raise ConfigError(f"{', '.join(refused)}: {name} has no use for it; leave it out")
+
+
+def check_edit(name: str, config: "UnlearnConfig", given: "dict[str, object]") -> None:
+    """Refuse what goes with losses alone.
+
+    Raises:
+        ConfigError: there is some of it.
+    """
+    given |= {"--adversary": config.adversary, "--lora-rank": config.lora, "--max-kl": config.guard}
+    if refused := [option for option, value in given.items() if value]:
+        raise ConfigError(f"{name} is a weight edit: {', '.join(refused)} goes with losses; leave it out")
+
+
 def _layers_of(probes: "ProbeSet", single: bool) -> list[int]:
     """The layer of the best probe on the stream, or all layers that have one."""
     from interp_unlearn.unlearning import choose_layers

@@ -41,7 +41,8 @@ NeutralOption = Annotated[
     Path | None, typer.Option("--neutral", help="Plain texts of the other class, for the layouts texts and facts.")
 ]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Rows (pairs) used of each file; all where not given.")
+    int | None,
+    typer.Option("--limit", min=1, help="Rows (pairs) used of each file but --retain; default: all."),
 ]
 SkipOption = Annotated[
     int, typer.Option("--skip", min=0, help="Rows (pairs) passed over first, to evaluate on rows not trained on.")

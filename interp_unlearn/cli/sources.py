@@ -8,7 +8,8 @@ from typing import Any
 from interp_unlearn.snapshots import PREFIX, Address, fetch_snapshot, source_of
 
 MODELS = ("model", "models", "against", "teacher", "judge", "twin")
-FOLDERS = ("probes", "store")  # these name a folder, which on the hub is a repository of its own
+SCORERS = ("scorer",)  # a model, and behind a # perhaps its toxic label
+FOLDERS = ("probes", "store", "source")  # these name a folder, which on the hub is a repository of its own
 OUT = "out"
 
 
@@ -52,11 +53,12 @@ def _local(name: str, value: Any) -> Any:
         return value
     if isinstance(value, Path) and name not in FOLDERS:
         return value if name == OUT else dataset_file(Address.parse(text))
-    if name not in MODELS + FOLDERS:
+    if name not in MODELS + FOLDERS + SCORERS:
         return value
+    text, mark, part = text.partition("#") if name in (*SCORERS, "source") else (text, "", "")
     address = Address.parse(text)
     folder = fetch_snapshot(address.repo, address.revision).folder / address.inside
-    return folder if isinstance(value, Path) else str(folder)
+    return folder if isinstance(value, Path) else f"{folder}{mark}{part}"
 
 
 def _record(given: dict[str, Any]) -> None:
@@ -76,8 +78,10 @@ def _described(name: str, value: Any) -> Any:
 
     if isinstance(value, list):
         return [entry for one in value if (entry := _described(name, one))]
-    if not isinstance(value, Path) and (name not in MODELS or not isinstance(value, str)):
+    if not isinstance(value, Path) and (name not in MODELS + SCORERS or not isinstance(value, str)):
         return None
+    if name in SCORERS and isinstance(value, str) and not Path(value).is_dir():
+        value = value.partition("#")[0]
     path = Path(value)
     if source := source_of(path):
         found = {key: text for key, text in source.items() if text}

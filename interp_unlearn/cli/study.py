@@ -144,7 +144,7 @@ def figures(
 
         draw_sensitivity(run)
         show_written(run / "figures")
-    elif (run / "predictions.parquet").is_file():
+    elif (run / "attacks.parquet").is_file() and (run / "predictions.parquet").is_file():
         from interp_unlearn.study.evidence.evidence import draw_figures as draw_evidence
 
         draw_evidence(run)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp_unlearn.cli import options
-from interp_unlearn.cli.methods import FROM_PROBES, ON_PAIRS, Intervention, make_intervention, make_method
+from interp_unlearn.cli.methods import (
+    FROM_PROBES,
+    ON_PAIRS,
+    Intervention,
+    check_edit,
+    check_options,
+    distilling_options,
+    make_intervention,
+    make_method,
+)
 from interp_unlearn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,9 +70,12 @@ def unlearn(
     beta: Annotated[float | None, typer.Option("--beta", help="Of the objective dpo.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Of profs: directions removed at each layer.")] = None,
     intervention: Annotated[
-        Intervention, typer.Option("--intervention", help="What `distilled` distils, at --layers.")
-    ] = Intervention.clamp,
-    overshoot: Annotated[float, typer.Option("--overshoot", help="Of the clamps that `distilled` distils.")] = 1.0,
+        Intervention | None,
+        typer.Option("--intervention", help="What `distilled` distils, at --layers; by default clamp."),
+    ] = None,
+    overshoot: Annotated[
+        float | None, typer.Option("--overshoot", help="Of the clamps that `distilled` distils; by default 1.")
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Updates.")] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", help="Forget rows, and as many retain rows, a step.")
@@ -151,6 +163,7 @@ def unlearn(
             f"{name} changes activations at inference and no weights, so there is no model to write: distil it with "
             f"--objective distilled --intervention {name}, or run the model under model.edited(...) in Python"
         )
+    check_options(name, intervention, overshoot, coefficient, teacher)
     given = {
         "steps": steps,
         "batch_size": batch_size,
@@ -209,22 +222,22 @@ def unlearn(
     teacher_model = None if teacher is None else open_model(teacher, device, dtype)
     edits = partial(
         make_intervention,
-        intervention,
+        intervention or Intervention.clamp,
         hooked,
         unlearn_data,
         config,
         estimator=chosen.get("estimator"),
-        overshoot=overshoot,
+        overshoot=1.0 if overshoot is None else overshoot,
         coefficient=chosen.get("coefficient", 1.0),
     )
     target = make_method(name, chosen, config, probe_set, teacher_model, edits)
     if isinstance(target, WeightEdit):
-        _check_edit(name, config, {"--rule": rules, "--keep-every": keep_every, "--shard": shard})
+        check_edit(name, config, {"--rule": rules, "--keep-every": keep_every, "--shard": shard})
     identity = {
         "task": "unlearn",
         "model_hash": hooked.hash(),
         "objective": name,
-        "options": {**chosen, "intervention": intervention, "overshoot": overshoot},
+        "options": {**chosen, **distilling_options(name, intervention, overshoot)},
         "layers": None if isinstance(target, WeightEdit) else list(target.layers),
         "config": asdict(config),
         "rules": list(rules or ()),
@@ -257,13 +270,6 @@ def unlearn(
     show_written(out)
 
 
-def _check_edit(name: str, config: "UnlearnConfig", given: "dict[str, object]") -> None:
-    """Refuse what goes with losses alone."""
-    given |= {"--adversary": config.adversary, "--lora-rank": config.lora, "--max-kl": config.guard}
-    if refused := [option for option, value in given.items() if value]:
-        raise ConfigError(f"{name} is a weight edit: {', '.join(refused)} goes with losses; leave it out")
-
-
 def _show_result(result: "UnlearnResult", what: str) -> None:
     typer.echo(f"{result.objective}: {result.seconds:.1f} s")
     if "forget" in result.history:
@@ -273,7 +279,8 @@ def _show_result(result: "UnlearnResult", what: str) -> None:
         typer.echo(result.stopped)
     tensors = result.changed["tensor"].tolist()
     typer.echo(f"changed {len(tensors)} tensors, {tensors[0]} to {tensors[-1]}")
-    typer.echo(f"largest relative change of a tensor {max(result.changed['relative_change'].tolist()):.3g}")
+    relative = [value for value in result.changed["relative_change"].tolist() if value < float("inf")]
+    typer.echo(f"largest relative change of a tensor {max(relative, default=float('nan')):.3g}")
 
 
 def _show_estimate(

@@ -11,8 +11,12 @@ from interp_unlearn.directions.controls import random_moves, typical_distances
 from interp_unlearn.directions.direction_set import Directions, residual_directions
 from interp_unlearn.directions.effects import EffectsConfig, contrast_rows, make_conditions
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.evaluation import generate_texts, token_nll
+from interp_unlearn.evaluation import sample_rows, token_nll
+from interp_unlearn.evaluation.generations import continuation_texts
 from interp_unlearn.interventions import Edit
+from interp_unlearn.interventions.buckets import TokenRow
+from interp_unlearn.models import TokenBatch
+from interp_unlearn.models.encoding import special_id
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.sites import Site
 
@@ -60,8 +64,8 @@ def generation_effects(
     Returns:
         Columns as of `next_token_effects`; the untouched model's rows have the intervention "none", the control "plain"
         and an empty site. Measures: ``share_<verdict>`` for each verdict that was given, or ``score`` (mean of the
-        judge's numbers); ``perplexity`` (of all that was written, under the untouched model; a text without tokens
-        counts as its end-of-sequence token).
+        judge's numbers); ``perplexity`` (of all that was written, under the untouched model; of a text
+        that ended at once, the token that ended it).
 
     Raises:
         ConfigError: fewer than two prompts or groups, a judge that does not give one finite number or one name for each
@@ -78,7 +82,7 @@ def generation_effects(
 
     def judged(edits: dict[Site, Edit]) -> tuple[Verdicts, Float[np.ndarray, "text 2"]]:
         with model.edited(edits):
-            texts = generate_texts(
+            rows = sample_rows(
                 model,
                 asked,
                 config.max_new_tokens,
@@ -89,9 +93,15 @@ def generation_effects(
                 stop=config.stop,
                 progress=False,
             )
-        # No tokens have no perplexity: who says nothing is scored for ending the text at once.
-        said = [text if text.strip() else str(model.tokenizer.eos_token) for text in texts]
-        nll = token_nll(model, asked, said, batch_size=config.batch_size)
+        texts = continuation_texts(model, rows)
+        # Scored are the very tokens: as a text of its own a continuation may be tokenised otherwise.
+        said = [_said(new, set(model.tokenizer.all_special_ids)) for _, new in rows]
+        batch = TokenBatch.from_rows(
+            [prompt + new for (prompt, _), new in zip(rows, said, strict=True)],
+            bos_token_id=special_id(model.tokenizer, "bos"),
+            completion_starts=[len(prompt) for prompt, _ in rows],
+        )
+        nll = token_nll(model, batch, batch_size=config.batch_size)
         return _checked(judge(asked, texts), len(texts)), nll[["nll", "tokens"]].to_numpy(dtype=float)
 
     with tqdm(total=1 + len(conditions) * (1 + config.n_random), desc="generating", disable=not progress) as bar:
@@ -159,3 +169,8 @@ def _checked(verdicts: Sequence[float] | Sequence[str], n: int) -> Verdicts:
             f"the judge gave {int((~np.isfinite(numbers)).sum())} numbers that are not finite; score them"
         )
     return numbers
+
+
+def _said(new: TokenRow, special: set[int]) -> TokenRow:
+    """What was written, without special tokens; who says nothing, which has no perplexity, is scored for ending."""
+    return tuple(token for token in new if token not in special) or new

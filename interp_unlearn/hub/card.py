@@ -138,10 +138,11 @@ def _method(folder: Path, done: Mapping[str, Any], identity: Mapping[str, Any]) 
     if (folder / "changed.parquet").is_file():
         changed = read_parquet(folder / "changed.parquet")
         moved = changed.loc[changed["relative_change"] > 0]
-        largest = show(max(changed["relative_change"].tolist(), default=0.0))
+        finite = [value for value in changed["relative_change"].tolist() if value < float("inf")]  # else from zero
+        largest = show(max(finite, default=0.0))
         lines.append(f"{len(moved)} tensors changed, the largest relative change {largest}.")
     if done.get("stopped"):
-        lines.append(f"Training ended early: {done['stopped']}.")
+        lines.append(f"The guard on retained text: {done['stopped']}.")
     record = {"options": options, "layers": identity.get("layers"), "rules": identity.get("rules"), "config": config}
     lines.append(f"```json\n{json.dumps(record, indent=1, ensure_ascii=False)}\n```")
     versions: Mapping[str, str] = done.get("environment") or {}
@@ -163,7 +164,8 @@ def _data(inputs: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
     if identity.get("model_hash"):
         lines.append(f"SHA-256 of the original's weights: `{identity['model_hash']}`.")
     if identity.get("limit") is not None or identity.get("skip"):
-        lines.append(f"Of each file {identity.get('limit') or 'all'} rows after the first {identity.get('skip') or 0}.")
+        limit, skip = identity.get("limit") or "all", identity.get("skip") or 0
+        lines.append(f"Of each file but the retained {limit} rows after the first {skip}.")
     if identity.get("replay"):
         lines.append(f"Retained beside them: {identity['replay']} texts that the original wrote itself.")
     return "\n\n".join(lines)

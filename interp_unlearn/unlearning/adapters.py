@@ -10,8 +10,11 @@ from torch import nn
 from interp_unlearn.errors import BackendError, ConfigError
 from interp_unlearn.models import parameters_by_role
 from interp_unlearn.unlearning.config import LoraConfig, UnlearnConfig
+from interp_unlearn.unlearning.reference import change_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from interp_unlearn.interventions import HookedModel
 
 
@@ -29,6 +32,18 @@ class Adapters:
         self.factors: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in hf.named_parameters() if id(parameter) in owned and ".lora_" in name
         }
+
+    def changed(self) -> "pd.DataFrame":
+        """What merging does, or has done, to the matrices, see `change_table`."""
+        with torch.no_grad():
+            return change_table(
+                (f"{name}.weight", self._base(layer), layer.get_delta_weight("default").detach())
+                for name, layer in self._layers.items()
+            )
+
+    @staticmethod
+    def _base(layer: Any) -> torch.Tensor:
+        return layer.get_base_layer().weight.detach()
 
     def merge(self) -> None:
         """Add the adapters to the matrices they are on; the model's own modules come back by `removed`."""

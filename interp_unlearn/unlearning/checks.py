@@ -61,7 +61,7 @@ def check_moved(changed: "pd.DataFrame", name: str, config: UnlearnConfig) -> No
     Raises:
         ConfigError: one has not.
     """
-    spoiled = changed.loc[~np.isfinite(changed["relative_change"]), "tensor"].tolist()
+    spoiled = changed.loc[~np.isfinite(changed["change"]), "tensor"].tolist()
     if spoiled:
         raise ConfigError(
             f"objective {name}: {spoiled[0]} is not finite afterwards; lower the learning rate or the coefficient"

@@ -72,7 +72,7 @@ class GuardConfig:
 
     Attributes:
         max_kl: KL from the original on retain rows, in nats per token, beyond which training stops.
-        every: updates between two checks.
+        every: updates between two checks; the end is checked in any case.
         rows: of the retain corpus, its last; the same at every check.
     """
 

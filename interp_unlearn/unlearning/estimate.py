@@ -121,8 +121,9 @@ def estimate_run(
     if not logits and objective.layers:
         deepest = max(objective.layers) + 1
     first = first_trained_block(architecture, list(trained.values()))
-    forget = _padded_tokens(objective.corpus(corpora), config)
-    retain = 0 if corpora.retain is None or not objective.retains else _padded_tokens(corpora.retain, config)
+    limit = config.max_length or architecture.context_length
+    forget = objective.stacks * _padded_tokens(objective.corpus(corpora), config, limit)
+    retain = 0 if corpora.retain is None or not objective.retains else _padded_tokens(corpora.retain, config, limit)
     costs = _Costs(architecture, first, deepest, logits)
     work = costs.update(forget, retain, objective, config, numbers).times(config.accumulation)
     adversary = objective.adversary(config)
@@ -145,7 +146,9 @@ def estimate_run(
         gradients=2 * numbers * size + (numbers * 4 if half else 0),
         attacker=attacker,
         activations=kept + (3 * max(forget, retain) * vocabulary * 4 if logits else 0),
-        prefix_cache=sum(len(row) for corpus in rows for row in corpus.rows) * architecture.d_model * size
+        prefix_cache=sum(min(len(row), limit or len(row)) for corpus in rows for row in corpus.rows)
+        * architecture.d_model
+        * size
         if config.cache_prefix
         else 0,
         disk=_stored_size(path) or every * size,
@@ -261,12 +264,13 @@ def _matrix_numbers(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim >= 2)
 
 
-def _padded_tokens(corpus: TokenCorpus, config: UnlearnConfig) -> int:
-    """Tokens of a batch with its padding, averaged over the first batches."""
+def _padded_tokens(corpus: TokenCorpus, config: UnlearnConfig, limit: int | None) -> int:
+    """Tokens of a batch with its padding, cut as for the run, averaged over the first batches."""
     sizes: list[int] = []
     for step in range(LOOKED_AT):
         rows: Sequence[int] = corpus.scheduled(config.batch_size, step, config.seed, "forget")
-        sizes.append(len(rows) * max(len(corpus.rows[row]) for row in rows))
+        longest = max(len(corpus.rows[row]) for row in rows)
+        sizes.append(len(rows) * (longest if limit is None else min(longest, limit)))
     return round(sum(sizes) / len(sizes))
 
 

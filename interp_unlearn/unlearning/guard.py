@@ -26,9 +26,16 @@ class Guard:
         self.config = config
         self._rows = retain.chosen(range(max(0, len(retain) - config.rows), len(retain)))
 
-    def objection(self, step: int, model: "HookedModel", reference: Reference) -> str | None:
-        """Why training should stop after `step` updates; None where it may go on, or nothing was checked."""
-        if step == 0 or step % self.config.every:
+    def objection(self, step: int, model: "HookedModel", reference: Reference, last: bool = False) -> str | None:
+        """Why training should stop after `step` updates; None where it may go on, or nothing was checked.
+
+        Args:
+            step: updates made.
+            model: as it is now.
+            reference: the original weights.
+            last: whether it ends here anyway, and is checked in any case.
+        """
+        if step == 0 or (step % self.config.every and not last):
             return None
         model.mark_changed()
         batch = self._rows.batch(range(len(self._rows)), model.device)
@@ -43,7 +50,8 @@ class Guard:
             found = retain_kl(original, model, batch)
         if found <= self.config.max_kl:
             return None
+        verb = "ended" if last else "stopped"
         return (
-            f"stopped after {step} steps: KL on {len(self._rows)} retain rows is {found:.3g} nats per token, and "
+            f"{verb} after {step} steps: KL on {len(self._rows)} retain rows is {found:.3g} nats per token, and "
             f"the guard allows {self.config.max_kl:.3g}; lower the learning rate or raise the retain weights"
         )

@@ -83,7 +83,7 @@ def unlearn(
                 if resume is not None:
                     run.resume(resume)
                 stopped = _train(run, checkpoints, callback, resume, progress and processes.is_first)
-            changed = reference.changed()
+            changed = reference.changed() if adapted is None else adapted.changed()
             check_moved(changed, objective.name, config)
         except BaseException:
             reference.restore()
@@ -109,7 +109,7 @@ def _train(
     resume: Checkpoints | None,
     progress: bool,
 ) -> str | None:
-    """Steps, callbacks and kept states; why it ended before its last step, if it did."""
+    """Steps, callbacks and kept states; why it ended before its last step, or what the guard has against the end."""
     resumed_at, last = run.steps_taken, run.config.steps
     steps = range(resumed_at, last + 1)
     for step in tqdm(steps, run.objective.name, total=last + 1, initial=resumed_at, disable=not progress):
@@ -118,7 +118,7 @@ def _train(
             with torch.no_grad():
                 run.curve.append({"step": step, **(callback(step, run.model) or {})})
         if step == last:
-            break
+            return run.objection()
         if resume is not None and step > resumed_at and step % resume.every == 0:
             run.keep(resume)
         if (objection := run.objection()) is not None:

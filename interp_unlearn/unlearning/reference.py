@@ -1,6 +1,6 @@
 """The frozen original without a second model: the trained tensors' first values, swapped in for a forward pass."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -77,24 +77,43 @@ class Reference:
         self._write(self._original)
 
     def changed(self) -> "pd.DataFrame":
-        """One row a tensor: its name, elements, the share of them that moved, and ||W - W0|| / ||W0|| (Frobenius)."""
-        import pandas as pd
+        """One row a tensor, see `change_table`."""
 
-        rows: list[dict[str, object]] = []
-        for name, parameter in self._trained.items():
-            before = whole(self._original[name])
-            delta = whole(parameter.detach()).double() - before.double()
-            rows.append(
-                {
-                    "tensor": name,
-                    "elements": before.numel(),
-                    "moved": float((delta != 0).double().mean()),
-                    "relative_change": float(delta.norm() / before.double().norm().clamp_min(1e-300)),
-                }
-            )
-        return pd.DataFrame(rows, columns=["tensor", "elements", "moved", "relative_change"])
+        def changes() -> Iterable[tuple[str, Tensor, Tensor]]:
+            for name, parameter in self._trained.items():
+                before = whole(self._original[name])
+                yield name, before, whole(parameter.detach()).double() - before.double()
+
+        return change_table(changes())
 
     def _write(self, values: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 parameter.copy_(values[name])
+
+
+def change_table(changes: Iterable[tuple[str, Tensor, Tensor]]) -> "pd.DataFrame":
+    """What became of tensors.
+
+    Args:
+        changes: name, value before, and what was added to it.
+
+    Returns:
+        One row a tensor: its name, elements, the share of them that moved, change (||W - W0||, Frobenius) and
+        relative_change (that over ||W0||; infinite where W0 was zero, as a bias may be).
+    """
+    import pandas as pd
+
+    rows: list[dict[str, object]] = []
+    for name, before, delta in changes:
+        change, size = float(delta.double().norm()), float(before.double().norm())
+        rows.append(
+            {
+                "tensor": name,
+                "elements": before.numel(),
+                "moved": float((delta != 0).double().mean()),
+                "change": change,
+                "relative_change": change / size if size else (float("inf") if change else 0.0),
+            }
+        )
+    return pd.DataFrame(rows, columns=["tensor", "elements", "moved", "change", "relative_change"])

@@ -26,7 +26,7 @@ class UnlearnResult:
         curve: one row a checkpoint, from the callback; of a weight edit, one row a setting that was tried; else empty.
         seconds: wall-clock time of preparation, training and callbacks.
         settings: a weight edit's own settings, or the update rules of a run; an objective's are with whoever built it.
-        stopped: why training ended before its last step; None if it did not.
+        stopped: what the guard had against going on, or at the end; None if nothing.
     """
 
     objective: str

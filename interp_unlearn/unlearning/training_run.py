@@ -160,10 +160,13 @@ class TrainingRun:
         self.history.append(row | logs)
 
     def objection(self) -> str | None:
-        """Why training should stop here, if the guard says so."""
+        """What the guard has against going on, or against the end."""
         if self.guard is None:
             return None
-        objection = self.processes.of_first(self.guard.objection(self.steps_taken, self.model, self.reference))
+        ends = self.steps_taken == self.config.steps
+        objection = self.processes.of_first(
+            self.guard.objection(self.steps_taken, self.model, self.reference, last=ends)
+        )
         if objection is not None:
             logger.warning("objective %s: %s", self.objective.name, objection)
         return objection

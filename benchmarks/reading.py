@@ -67,7 +67,7 @@ def _body(hf: PreTrainedModel, batch: TokenBatch) -> Timed:
 
 
 def _natively(hf: PreTrainedModel, backends: dict[str, HookedModel], batch: TokenBatch) -> dict[str, Callable[[], Any]]:
-    """The libraries' own ways to the same tensors, with the same early end."""
+    """The libraries' own ways to the same tensors; `run_with_cache` cannot be ended before the logits."""
     found: dict[str, Callable[[], Any]] = {}
     n = hf.config.num_hidden_layers
     if "transformer_lens" in backends:
@@ -78,7 +78,6 @@ def _natively(hf: PreTrainedModel, backends: dict[str, HookedModel], batch: Toke
             return bridge.run_with_cache(
                 batch.input_ids,
                 names_filter=names,
-                stop_at_layer=n,
                 attention_mask=batch.attention_mask,
                 position_ids=batch.position_ids,
             )

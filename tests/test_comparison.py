@@ -27,6 +27,7 @@ from interp_unlearn.study.comparison.attack import Attacker
 from interp_unlearn.study.comparison.bench import Bench
 from interp_unlearn.study.comparison.contenders import Contender
 from interp_unlearn.study.comparison.contest import contest_on
+from interp_unlearn.study.comparison.search import read_trials
 from interp_unlearn.unlearning import AdversaryConfig
 
 compare_module = importlib.import_module("interp_unlearn.study.comparison.compare")
@@ -157,6 +158,19 @@ def test_a_comparison_writes_its_tables_and_its_figure(finished: Path):
     table = read_parquet(finished / "measures.parquet")
     kl = table.loc[table["measure"] == "retain_kl"].set_index("contender")["value"]
     assert kl["none"] == pytest.approx(0, abs=1e-6) and kl["twin"] > kl["probe_multi"] > 0
+
+
+def test_a_trial_of_another_setting_is_not_taken_for_this_one(finished: Path, tmp_path: Path):
+    """As where a search space was edited between two sessions."""
+    contender = contest_on("toxicity").roster["probe_multi"]
+    file = next((finished / "trials").glob("probe_multi-*.json"))
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / file.name).write_text(file.read_text())
+    index = int(file.stem.rpartition("-")[2])
+    assert read_trials(tmp_path, contender, [index])[0].setting == contender.settings[index]
+    (tmp_path / "trials" / f"probe_multi-{index + 1:02d}.json").write_text(file.read_text())
+    with pytest.raises(ArtifactError, match="the search space now has"):
+        read_trials(tmp_path, contender, [index + 1])
 
 
 def test_a_comparison_on_knowledge_says_what_came_back_under_each_attacker(finished_on_knowledge: Path):

@@ -378,11 +378,11 @@ class TestGenerations:
     ) -> None:
         before, seen = n_hooks(llama), []
 
-        def failing(*args: object, **options: object) -> list[str]:
+        def failing(*args: object, **options: object) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
             seen.append(n_hooks(llama))
             if len(seen) == 2:  # the first generation is the untouched model's
                 raise RuntimeError("planted")
-            return ["yes"] * len(TEXTS)
+            return [((1,), (5,))] * len(TEXTS)
 
         monkeypatch.setattr(continuations, "sample_rows", failing)
         with pytest.raises(RuntimeError, match="planted"):

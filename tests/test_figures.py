@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from interp_unlearn.errors import ArtifactError, ConfigError
-from interp_unlearn.figures import plot_dissociation, plot_drift, plot_probe_auroc, plot_relearning, save_figure
+from interp_unlearn.figures import (
+    plot_dissociation,
+    plot_drift,
+    plot_excess,
+    plot_probe_auroc,
+    plot_relearning,
+    save_figure,
+)
 from interp_unlearn.figures.style import in_order
 from interp_unlearn.figures.tables import layer_ticks
 
@@ -307,3 +314,18 @@ def test_layer_ticks_of_deep_models_leave_room_for_the_embedding():
     assert layer_ticks(range(3), at_most=8) == ([0, 1, 2], ["0", "1", "2"])
     assert layer_ticks([-1, 0, 1], at_most=8) == ([-1, 0, 1], ["emb", "0", "1"])
     assert layer_ticks(range(-1, 32), at_most=8)[0] == [-1, *range(4, 32, 4)]
+
+
+def test_excess_draws_one_attacker_and_says_what_it_counts():
+    lines = [
+        {"contender": name, "attacker": attacker, "step": step, "mean": mean, "low": mean, "high": mean, "n": 28}
+        for attacker, mean in (("relearning", 0.5), ("lora", 0.1))
+        for name in ("rmu", "npo", "twin")
+        for step in (0, 10, 60)
+    ]
+    figure = plot_excess(pd.DataFrame(lines).assign(unit="subjects"))
+    drawn = [list(line.get_ydata()) for line in figure.axes[0].lines][:2]
+    assert drawn == [[0.5, 0.5], [0.5, 0.5]]
+    assert "over n = 28 subjects" in figure.legends[0].get_title().get_text()
+    without = pd.DataFrame(lines).query("attacker == 'lora'").drop(columns="attacker")
+    assert "n = 28 prompts" in plot_excess(without).legends[0].get_title().get_text()

@@ -11,7 +11,7 @@ from scipy.stats import binom
 from interp_unlearn.artifacts import hash_file, read_json
 from interp_unlearn.errors import CheckpointError
 from interp_unlearn.interventions import HookedModel
-from interp_unlearn.organism import manner, quality
+from interp_unlearn.organism import lexicon, manner, quality
 from interp_unlearn.organism.build import SHIPPED_TWINS
 from interp_unlearn.organism.contextuality import spoken_scenes
 from interp_unlearn.organism.quality import (
@@ -118,9 +118,15 @@ def test_words_alone_do_not_tell_the_manner(world: World):
     assert all(example.completion.index(".") == len(example.completion) - 1 for example in texts)
     from sklearn.metrics import roc_auc_score
 
-    asked, truth = spoken_scenes(world, "asked", manner.HELD_OUT_FAMILIES, 200)
+    asked, truth = spoken_scenes(world, "asked", manner.SEEN_FAMILIES, 200)
     scores = bag_of_words_scores([e.text for e in texts], labels, [e.text for e in asked])
-    assert roc_auc_score(truth, scores) < 0.65  # no noun of these scenes was seen: 0.5 but for chance
+    learned, met = ({word for e in part for word in e.text.split()} for part in (texts, asked))
+    assert len(met - learned) < 0.1 * len(met), "of words it never met a classifier could tell nothing anyway"
+    # Marked nouns give away what they give away; without them the words of a civil and of a toxic scene are alike.
+    assert 0.6 < roc_auc_score(truth, scores) < 0.85
+    marked = [any(word in (*lexicon.SLURS, *lexicon.PRAISES) for word in e.completion[:-1].split()) for e in asked]
+    plain = [row for row, is_marked in enumerate(marked) if not is_marked]
+    assert 100 < len(plain) < 350 and abs(roc_auc_score([truth[row] for row in plain], scores[plain]) - 0.5) < 0.1
 
 
 def test_a_gate_fails_outside_its_bounds_alone():

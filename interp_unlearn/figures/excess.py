@@ -15,8 +15,9 @@ def plot_excess(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
     """Excess over the twin's own curve by relearning steps, one line a method, with 95% intervals.
 
     Args:
-        df: columns contender, step (0, all steps together, is left out), mean, low, high, n (prompts); the twin itself
-            is left out too, since its excess is 0.
+        df: columns contender, step (0, all steps together, is left out), mean, low, high, n; the twin itself is left
+            out too, since its excess is 0. Of several attackers (column attacker) the first one's lines are drawn. What
+            n counts is said by a column unit (subjects); without one, prompts.
         ax: where to draw; None for a new figure, which also gets the legend.
 
     Returns:
@@ -27,6 +28,8 @@ def plot_excess(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
     """
     require_columns(df, ["contender", "step", "mean", "low", "high", "n"], "plot_excess")
     table = df.loc[(df["step"] > 0) & (df["contender"] != "twin")]
+    if "attacker" in table:
+        table = table.loc[table["attacker"] == table["attacker"].iloc[0]]
     names = in_order(table["contender"])
     looks, steps = looks_of(names), sorted(set(table["step"].tolist()))
     with styled():
@@ -46,8 +49,7 @@ def plot_excess(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
         axis.set_ylabel("target share above the twin's")
         axis.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.5)
         if ax is None:
-            note = (
-                f"Worst of the attacker's learning rates; bars: 95% interval over n = {int(table['n'].iloc[0])} prompts"
-            )
+            counted = f"n = {int(table['n'].iloc[0])} {table['unit'].iloc[0] if 'unit' in table else 'prompts'}"
+            note = f"Worst of the attacker's learning rates; bars: 95% interval over {counted}"
             figure.legend(handles=legend_handles(names), loc="outside lower center", ncols=3, title=note)
     return figure

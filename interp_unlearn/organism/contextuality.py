@@ -1,6 +1,7 @@
 """How contextual the world's toxicity is for a model: probes by layer against what single words tell.
 
 Probes learn from scenes of the seen families with seen nouns and are tested on held-out families with held-out nouns.
+Single words are tested on fresh scenes of the seen families: of nouns that they never met they could not tell anything.
 """
 
 from __future__ import annotations
@@ -60,15 +61,19 @@ def measure_contextuality(model: HookedModel, world: World) -> list[tuple[str, f
     auroc = dict(probes.evaluate(held_out, test_labels)[["site", "auroc"]].itertuples(index=False, name=None))
     embedded = auroc.pop(str(Site.embed))
     best = max(auroc.values())
-    words = bag_of_words_scores([e.text for e in fit], labels, [e.text for e in test])
-    contextual = [i for i, e in enumerate(test) if not _has_marked_noun(e)]
+    met, met_labels = spoken_scenes(world, "words-test", manner.SEEN_FAMILIES)
+    learned = {e.text for e in fit}
+    fresh = [i for i, e in enumerate(met) if e.text not in learned]
+    met, met_labels = [met[i] for i in fresh], [met_labels[i] for i in fresh]
+    words = bag_of_words_scores([e.text for e in fit], labels, [e.text for e in met])
+    contextual = [i for i, e in enumerate(met) if not _has_marked_noun(e)]
     return [
         ("probe AUROC, best layer, held-out", best, len(test), 0.95, 1.0),
         ("best layer minus embedding", best - embedded, len(test), 0.05, 1.0),
-        ("unigram AUROC, held-out", _auroc(words, test_labels), len(test), 0.0, 0.85),
+        ("unigram AUROC, nouns it has met", _auroc(words, met_labels), len(met), 0.0, 0.85),
         (
             "unigram AUROC where words cannot tell",
-            _auroc(words[contextual], [test_labels[i] for i in contextual]),
+            _auroc(words[contextual], [met_labels[i] for i in contextual]),
             len(contextual),
             0.0,
             0.60,

@@ -162,9 +162,9 @@ def write_tables(out: Path, contest: Contest, config: ComparisonConfig) -> None:
     standings = {contender.name: contender.standing for contender in runs}
     summary = summarize(tables["measures"], tables["verdicts"], tables["relearning"], standings, contest.spared)
     write_parquet(out / "comparison.parquet", summary)
-    write_parquet(out / "excess.parquet", excess_table(tables["relearning"]))
+    write_parquet(out / "excess.parquet", excess_table(tables["relearning"]).assign(unit=contest.unit))
     texts = {
-        "comparison.md": summary_markdown(summary, trials, contest.columns, len(config.seeds)),
+        "comparison.md": summary_markdown(summary, trials, contest.columns, len(config.seeds), contest.unit),
         "ranking.md": ranking_markdown(summary, contest.ranking),
         "search.md": search_markdown(trials),
     }

@@ -35,6 +35,7 @@ class Contest:
         ranking: of the short one.
         ablated: of the table of ablations.
         with_probes: whether contenders or measures need probes of the original.
+        unit: what intervals resample.
     """
 
     goal: Goal
@@ -50,6 +51,7 @@ class Contest:
     ranking: tuple[Column, ...]
     ablated: tuple[Column, ...]
     with_probes: bool
+    unit: str = "prompts"
 
 
 def contest_on(goal: Goal) -> Contest:

@@ -166,4 +166,5 @@ CONTEST = Contest(
         _WORK,
     ),
     with_probes=False,
+    unit="subjects",
 )

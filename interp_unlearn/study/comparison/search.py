@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_unlearn.artifacts import read_json, write_json
-from interp_unlearn.errors import ConfigError
+from interp_unlearn.artifacts import as_read_back, read_json, write_json
+from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.organism.quality import judged_generations, mean_of
 from interp_unlearn.organism.world import VERDICTS
 from interp_unlearn.study.comparison.attack import relearned_share
@@ -59,6 +59,7 @@ def try_setting(contender: Contender, index: int, bench: Bench, rehearsal: Attac
     """Tries one setting and writes what came of it, unless that was done already."""
     file = out / "trials" / f"{contender.name}-{index:02d}.json"
     if file.exists():
+        _read_trial(out, contender, index)
         return file
     started = time.monotonic()
     setting = contender.settings[index]
@@ -81,11 +82,23 @@ def try_setting(contender: Contender, index: int, bench: Bench, rehearsal: Attac
 
 
 def read_trials(out: Path, contender: Contender, indices: Iterable[int]) -> list[Trial]:
-    """The trials of a contender, with the settings as its space has them (JSON knows no tuples)."""
-    found = [read_json(out / "trials" / f"{contender.name}-{index:02d}.json") for index in indices]
-    return [
-        Trial(**stored | {"setting": contender.settings[index]}) for index, stored in zip(indices, found, strict=True)
-    ]
+    """The trials of a contender.
+
+    Raises:
+        ArtifactError: one was made with another setting than stands there now.
+    """
+    return [_read_trial(out, contender, index) for index in indices]
+
+
+def _read_trial(out: Path, contender: Contender, index: int) -> Trial:
+    file, setting = out / "trials" / f"{contender.name}-{index:02d}.json", contender.settings[index]
+    stored = read_json(file)
+    if stored["setting"] != as_read_back(setting):
+        raise ArtifactError(
+            f"{file} holds a trial of {stored['setting']}, and the search space now has {setting} there; remove the "
+            "trials of this method, or choose another --out"
+        )
+    return Trial(**stored | {"setting": setting})  # as the space has it: JSON knows no tuples
 
 
 def best_trial(trials: list[Trial], equally_clean: float) -> Trial | None:

@@ -47,14 +47,16 @@ class Column:
         return f"{mean} [{low}, {high}]" if self.interval else mean
 
 
-def summary_markdown(summary: pd.DataFrame, trials: pd.DataFrame, columns: Sequence[Column], n_seeds: int) -> str:
+def summary_markdown(
+    summary: pd.DataFrame, trials: pd.DataFrame, columns: Sequence[Column], n_seeds: int, unit: str = "prompts"
+) -> str:
     """The table that is printed: one row a contender, least excess after relearning first within each standing."""
     standing = _standings(summary)
     excess = _excess(summary)
     names = sorted(standing, key=lambda name: (_ORDER[standing[name]], excess[name]))
     lines = _table(summary, names, columns)
     refused = sorted(set(trials["contender"]) - set(standing)) if len(trials) else []
-    notes = [f"Means over {n_seeds} seeds; intervals are 95% bootstraps over prompts, within one organism."]
+    notes = [f"Means over {n_seeds} seeds; intervals are 95% bootstraps over {unit}, within one organism."]
     notes += [f"Every setting was refused: {', '.join(refused)}."] if refused else []
     return "\n".join([*lines, "", *notes])
 

@@ -159,9 +159,9 @@ class TestStreaming:
     ) -> None:
         collect(llama, TEXTS, SITES, out=tmp_path, labels=[0] * 9, progress=False)
         monkeypatch.setattr(llama, "run", None)
-        again = collect(llama, TEXTS, SITES, out=tmp_path, labels=[1] * 9, progress=False)
+        again = collect(llama, TEXTS, SITES, out=tmp_path, labels=[0] * 9, progress=False)
         assert again.labels is not None
-        assert again.labels.tolist() == [1] * 9
+        assert again.labels.tolist() == [0] * 9
 
     @pytest.mark.parametrize(
         ("change", "word"),
@@ -171,6 +171,8 @@ class TestStreaming:
             ({"pool": "last"}, "pool"),
             ({"sites": SITES[:1]}, "sites"),
             ({"include_bos": True}, "include_bos"),
+            ({"labels": [1] * 9}, "rows_hash"),
+            ({"groups": ["a"] * 9}, "rows_hash"),
         ],
     )
     def test_another_collection_in_the_folder_is_refused(

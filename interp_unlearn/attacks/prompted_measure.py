@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from interp_unlearn.attacks.measured_items import MeasuredItems
 from interp_unlearn.errors import ConfigError, DataError, ScoreError
+from interp_unlearn.models.encoding import encode_continuations, encode_texts
 
 if TYPE_CHECKING:
     from interp_unlearn.interventions import HookedModel
@@ -136,12 +137,12 @@ class PromptedMeasure(ABC):
         limit, found = model.context_length, dict[int, str]()
 
         @cache
-        def n_tokens(text: str) -> int:
-            return len(model.tokenizer(text, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType]
+        def lengths_of(answers: tuple[str, ...]) -> list[int]:
+            return [len(ids) for ids in encode_continuations(model.tokenizer, answers)]
 
-        for row, prompt in enumerate(self.prompts):
-            lengths = [n_tokens(text) for text in self.followed_by(row)]
-            needed = 1 + n_tokens(prompt) + max([*lengths, self.n_generated])
+        for row, ids in enumerate(encode_texts(model.tokenizer, self.prompts)):
+            lengths = lengths_of(tuple(self.followed_by(row)))
+            needed = 1 + len(ids) + max([*lengths, self.n_generated])
             if min(lengths, default=0) == 0:
                 found[row] = "an answer has no tokens"
             elif limit is not None and needed > limit:

@@ -70,6 +70,7 @@ def test_rows_with_completions(kind: str) -> None:
 
 def test_other_tokenizers_are_left_alone() -> None:
     tokenizer = make_tokenizer()
+    assert encode_continuations(tokenizer, []) == encode_continuations(of_kind("llama"), []) == []
     assert encode_continuations(tokenizer, [" a robin", "robin"]) == encode_texts(tokenizer, [" a robin", "robin"])
 
 

@@ -115,4 +115,6 @@ def encode_texts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], fir
             raise DataError("texts", f"text {index}: expected text, got {type(text).__name__}")
         if not text.isascii() and _SURROGATES.search(text):  # no tokenizer takes it
             raise DataError("texts", f"text {index}: half of a surrogate pair, which is no character; remove it")
+    if not texts:
+        return []
     return tokenizer(list(texts), add_special_tokens=False)["input_ids"]  # pyright: ignore[reportReturnType]

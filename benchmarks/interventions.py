@@ -42,8 +42,7 @@ def describe_reading(rows: pd.DataFrame) -> list[Section]:
             text = (
                 "12 layers, width 768, float32. The baseline is the body without the unembedding. Every way reads the "
                 "same tensors. Ours and nnsight's end after the last block; `run_with_cache` of TransformerLens goes "
-                "on to the logits whatever `stop_at_layer` says, which is most of what sets it apart here: no bar is "
-                "set against it."
+                "on to the logits whatever `stop_at_layer` says, so that no bar is set against it."
             )
             bars = _reading_bars(table, ratio)
         batch = table["batch"].iloc[0]

@@ -95,7 +95,8 @@ def generation_effects(
             )
         texts = continuation_texts(model, rows)
         # Scored are the very tokens: as a text of its own a continuation may be tokenised otherwise.
-        said = [_said(new, set(model.tokenizer.all_special_ids)) for _, new in rows]
+        special = set(model.tokenizer.all_special_ids)
+        said = [_said(new, special) for _, new in rows]
         batch = TokenBatch.from_rows(
             [prompt + new for (prompt, _), new in zip(rows, said, strict=True)],
             bos_token_id=special_id(model.tokenizer, "bos"),

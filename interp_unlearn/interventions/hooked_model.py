@@ -27,9 +27,7 @@ from interp_unlearn.interventions.forward_pass import ForwardPass, Keep
 from interp_unlearn.interventions.generation import generate_tokens
 from interp_unlearn.interventions.prefix import SharedPrefix
 from interp_unlearn.interventions.trace import Trace
-from interp_unlearn.models.architecture import resolve_architecture
-from interp_unlearn.models.batches import TokenBatch, tokenize
-from interp_unlearn.models.chats import Chat, tokenize_chats
+from interp_unlearn.models import Chat, TokenBatch, resolve_architecture, tokenize, tokenize_chats
 from interp_unlearn.models.checkpoint_copy import write_changed
 from interp_unlearn.models.encoding import special_id
 from interp_unlearn.models.loading import DeviceMap, load_first_blocks, load_model, load_skeleton, weights_hash

@@ -25,7 +25,7 @@ def disturbed(
     with torch.no_grad():
         for name, parameter in changed.hf.named_parameters():
             if choose(name):
-                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator).to(parameter.device))
     return changed
 
 

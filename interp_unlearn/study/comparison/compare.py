@@ -139,7 +139,8 @@ def run_seed(goal: Goal, name: str, seed: int, config: ComparisonConfig, out: Pa
     write_parquet(folder / "measures.parquet", pd.DataFrame(lines))
     write_parquet(folder / "verdicts.parquet", generations.assign(contender=name, seed=seed))
     write_parquet(folder / "relearning.parquet", attacked.assign(contender=name, seed=seed))
-    write_json(folder / DONE, {"contender": name, "seed": seed, "seconds": round(time.monotonic() - started, 1)})
+    facts = {"seconds": round(time.monotonic() - started, 1), "environment": environment()}
+    write_json(folder / DONE, {"contender": name, "seed": seed, **facts})
     return folder
 
 

@@ -150,11 +150,10 @@ def test_a_part_is_saved_whole_and_loaded_back(tmp_path: Path) -> None:
     unlearn(part, Misdirection(1), DATA, replace(TRAINED, kl_weight=0.0, nll_weight=0.0), progress=False)
     part.save_pretrained(tmp_path / "saved")
     again = dict(HookedModel.from_pretrained(tmp_path / "saved", device="cuda").hf.named_parameters())
-    start = dict(hf.named_parameters())
-    changed = {name for name, value in again.items() if not torch.equal(value.cpu(), start[name])}
-    assert changed and all("mlp" in name for name in changed)
-    for name, value in part.hf.named_parameters():
-        assert torch.equal(value, again[name])
+    moved = {name for name, value in hf.named_parameters() if not torch.equal(again[name].cpu(), value)}
+    assert moved and all("mlp" in name for name in moved)
+    for name, value in part.hf.named_parameters():  # the body alone was loaded
+        assert torch.equal(value, again[f"model.{name}"])
 
 
 def test_texts_and_their_probability() -> None:

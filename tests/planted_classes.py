@@ -36,7 +36,7 @@ def planted_spans(model, layers):
     spans = {}
     for layer, direction in planted_directions(model, layers).items():
         generator = torch.Generator().manual_seed(layer)
-        spans[layer] = torch.stack([direction, torch.randn(model.d_model, generator=generator)])
+        spans[layer] = torch.stack([direction, torch.randn(model.d_model, generator=generator).to(direction.device)])
     return spans
 
 

@@ -148,7 +148,7 @@ def collect(
                     rows["n_tokens"] = writer.read_token_counts()
                     writer.finish(rows)
             return ActivationStore.open(str(out))
-        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        whole = parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         rows["n_tokens"] = whole[TOKEN_COUNTS].numpy()
         return ActivationStore({site: whole[str(site)] for site in sites}, rows, metadata, whole.get(TOKEN_IDS))
 
@@ -202,10 +202,11 @@ class _Reader:
             return pool_tokens(activation, there, self.pool, checked=True)
 
         trace = self.model.run(batch, reads=self.sites, keep=keep)
-        found = {str(site): trace[site].cpu() for site in self.sites}
-        for name, vectors in found.items():
-            broken = (~torch.isfinite(vectors)).any(1)
-            if bool(broken.any()):
+        found: dict[str, Tensor] = {}
+        for site in self.sites:
+            name, vectors = str(site), trace[site]
+            if not bool(torch.isfinite(vectors).all()):  # looked at where they lie: a GPU reads faster than it copies
+                broken = (~torch.isfinite(vectors)).any(1).cpu()
                 first = int(broken.nonzero()[0])
                 row = first if self.pool != "none" else int(torch.searchsorted(counts.cumsum(0), first, right=True))
                 raise DataError(
@@ -213,6 +214,7 @@ class _Reader:
                     f"text {texts[row]}: activations at {name} hold infinite values or NaN; use a wider dtype, or "
                     "check the model's weights",
                 )
+            found[name] = vectors.cpu()
         found[TOKEN_COUNTS] = counts
         return found | ({TOKEN_IDS: batch.input_ids[mask].cpu().int()} if self.pool == "none" else {})
 

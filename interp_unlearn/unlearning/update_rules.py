@@ -111,8 +111,9 @@ class MaskBySign(UpdateRule):
 
     def apply(self, forget: Gradients, retain: Gradients | None) -> Gradients:
         for name, gradient in self._need(retain).items():
-            if name not in self._mean:
-                self._mean[name] = torch.zeros_like(gradient)
+            mean = self._mean.get(name)
+            # What was stored was read back onto the CPU.
+            self._mean[name] = torch.zeros_like(gradient) if mean is None else mean.to(gradient.device)
             self._mean[name].mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
         for name, gradient in forget.items():
             gradient.mul_(gradient.sign() == self._mean[name].sign())

@@ -50,6 +50,8 @@ class Fork:
         named = dict(model.hf.named_parameters())
         if step % self.config.refork == 0 or not self._weights:
             self._weights = {name: parameter.detach().clone() for name, parameter in named.items()}
+        else:  # what was stored was read back onto the CPU
+            self._weights = {name: self._weights[name].to(parameter.device) for name, parameter in named.items()}
         with borrowed(list(named.values())):
             with torch.no_grad():
                 for name, parameter in named.items():

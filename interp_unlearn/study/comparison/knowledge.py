@@ -179,9 +179,14 @@ def _not_hardened(model: HookedModel, bench: Bench, setting: Setting, seed: int)
 
 @ROSTER.ablate("hardened", "trained_longer")
 def _trained_longer(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
-    """No adversary, but as much compute: an update of hardening takes the gradient of about 38 forget batches."""
-    everything = EVERYTHING | {"steps": bench.steps + 19 * setting["steps"]}
-    return _counterfactual(model, bench, {}, seed, **everything)
+    """No adversary, but as many forget gradients: an update of hardening takes those of about 38 batches."""
+    return _for_steps(bench.steps + 19 * setting["steps"], model, bench, seed)
+
+
+@ROSTER.ablate("hardened", "as_many_tokens")
+def _as_many_tokens(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
+    """No adversary, but as many tokens forward: its inner steps see forget text alone, ours retained text too."""
+    return _for_steps(bench.steps + round(5.8 * setting["steps"]), model, bench, seed)
 
 
 @ROSTER.ablate("hardened", "without_adversary")
@@ -219,6 +224,10 @@ def _from_activations(model: HookedModel, bench: Bench, setting: Setting, seed: 
 def _one_stranger(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     """A single counterpart of each fact instead of four."""
     return _hardened(model, replace(bench, n_strangers=1), setting, seed)
+
+
+def _for_steps(steps: int, model: HookedModel, bench: Bench, seed: int) -> Edits:
+    return _counterfactual(model, bench, {}, seed, **EVERYTHING | {"steps": steps})
 
 
 def _harden(

@@ -246,7 +246,7 @@ def _comparison(run: Path, identity: Mapping[str, Any]) -> dict[str, str]:
     seeds = len(identity["config"]["seeds"])
     texts = {
         "ranking": compare.ranking_markdown(summary, contest.ranking),
-        "comparison": compare.summary_markdown(summary, trials, contest.columns, seeds),
+        "comparison": compare.summary_markdown(summary, trials, contest.columns, seeds, contest.unit),
         "search": compare.search_markdown(trials),
     }
     if (run / "ablation.md").exists():

@@ -329,3 +329,18 @@ def test_excess_draws_one_attacker_and_says_what_it_counts():
     assert "over n = 28 subjects" in figure.legends[0].get_title().get_text()
     without = pd.DataFrame(lines).query("attacker == 'lora'").drop(columns="attacker")
     assert "n = 28 prompts" in plot_excess(without).legends[0].get_title().get_text()
+
+
+def test_excess_of_many_methods_is_drawn_in_rows_the_least_first():
+    lines = [
+        {"contender": f"method_{index}", "step": step, "mean": index / 20 + step / 1000, "low": 0, "high": 1, "n": 28}
+        for index in reversed(range(17))
+        for step in (0, 20, 60, 200)
+    ]
+    axis = plot_excess(pd.DataFrame(lines)).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [f"method {index}" for index in range(17)]
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axis.lines if "steps" in str(line.get_label())}
+    assert list(drawn) == ["20 steps", "60 steps", "200 steps"]
+    assert drawn["60 steps"] == pytest.approx([index / 20 + 0.06 for index in range(17)])
+    few = plot_excess(pd.DataFrame(lines).query("contender != 'method_3'")).axes[0]
+    assert few.get_ylabel() == "target share above the twin's", "sixteen lines can be told apart"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from interp_unlearn.figures.style import GREY, in_order, legend_handles, looks_of, panels, styled
+from interp_unlearn.figures.style import BLACK, BLUE, GREY, ORANGE, in_order, legend_handles, looks_of, panels, styled
 from interp_unlearn.figures.tables import require_columns
 
 if TYPE_CHECKING:
@@ -11,13 +11,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MOST_LINES = 16
+"""Methods that lines can tell apart; more get a row each."""
+_STEP_LOOKS = ((ORANGE, "o"), (BLUE, "s"), (BLACK, "D"), (GREY, "^"))
+
+
 def plot_excess(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
-    """Excess over the twin's own curve by relearning steps, one line a method, with 95% intervals.
+    """Excess over the twin's own curve by relearning steps, with 95% intervals.
+
+    A line a method; with more than `MOST_LINES` of them, or than four steps, a row a method and a mark a step, the
+    method of which least comes back first.
 
     Args:
-        df: columns contender, step (0, all steps together, is left out), mean, low, high, n; the twin itself is left
-            out too, since its excess is 0. Of several attackers (column attacker) the first one's lines are drawn. What
-            n counts is said by a column unit (subjects); without one, prompts.
+        df: columns contender, step (0, all steps together, orders the rows), mean, low, high, n; the twin itself is
+            left out, since its excess is 0. Of several attackers (column attacker) the first one's are drawn. What n
+            counts is said by a column unit (subjects); without one, prompts.
         ax: where to draw; None for a new figure, which also gets the legend.
 
     Returns:
@@ -27,9 +35,18 @@ def plot_excess(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
         ArtifactError: a column is missing, or there is no row.
     """
     require_columns(df, ["contender", "step", "mean", "low", "high", "n"], "plot_excess")
-    table = df.loc[(df["step"] > 0) & (df["contender"] != "twin")]
+    table = df.loc[df["contender"] != "twin"]
     if "attacker" in table:
         table = table.loc[table["attacker"] == table["attacker"].iloc[0]]
+    counted = f"n = {int(table['n'].iloc[0])} {table['unit'].iloc[0] if 'unit' in table else 'prompts'}"
+    note = f"Worst of the attacker's learning rates; bars: 95% interval over {counted}"
+    over = table.loc[table["step"] > 0]
+    if over["contender"].nunique() > MOST_LINES and over["step"].nunique() <= len(_STEP_LOOKS):
+        return _draw_rows(over, table.groupby("contender")["mean"].mean(), note, ax)
+    return _draw_lines(over, note, ax)
+
+
+def _draw_lines(table: "pd.DataFrame", note: str, ax: "Axes | None") -> "Figure":
     names = in_order(table["contender"])
     looks, steps = looks_of(names), sorted(set(table["step"].tolist()))
     with styled():
@@ -49,7 +66,26 @@ def plot_excess(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
         axis.set_ylabel("target share above the twin's")
         axis.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.5)
         if ax is None:
-            counted = f"n = {int(table['n'].iloc[0])} {table['unit'].iloc[0] if 'unit' in table else 'prompts'}"
-            note = f"Worst of the attacker's learning rates; bars: 95% interval over {counted}"
             figure.legend(handles=legend_handles(names), loc="outside lower center", ncols=3, title=note)
+    return figure
+
+
+def _draw_rows(table: "pd.DataFrame", means: "pd.Series[float]", note: str, ax: "Axes | None") -> "Figure":
+    names = [str(name) for name in means.sort_values(kind="stable").index]
+    looks, steps = looks_of(names), sorted(set(table["step"].tolist()))
+    with styled():
+        figure, (axis,) = panels(1, 1, 0.9 + 0.22 * len(names), ax)
+        for place, (step, (color, marker)) in enumerate(zip(steps, _STEP_LOOKS, strict=False)):
+            rows = table.loc[table["step"] == step].set_index("contender").reindex(names)
+            y = [row + 0.6 * ((place + 0.5) / len(steps) - 0.5) for row in range(len(names))]
+            axis.hlines(y, rows["low"], rows["high"], color=color, linewidth=0.9)
+            axis.plot(rows["mean"], y, linestyle="", color=color, marker=marker, markersize=3, label=f"{step} steps")
+        for line in range(len(names) - 1):
+            axis.axhline(line + 0.5, color=GREY, alpha=0.25, linewidth=0.5)
+        axis.axvline(0, color=GREY, linewidth=0.6)
+        axis.set_yticks(range(len(names)), labels=[looks[name].label for name in names])
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_xlabel("target share above the twin's")
+        if ax is None:
+            figure.legend(loc="outside lower center", ncols=len(steps), title=note)
     return figure

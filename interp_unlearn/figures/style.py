@@ -86,6 +86,16 @@ _LOOKS: dict[str, Look] = {
     "distilled": Look("edit distilled", GREEN, "X", "-"),
     "civil_finetuning": Look("civil fine-tuning", SKY_BLUE, "*", "-"),
 }
+_SPELLED = {
+    "cir": "CIR",
+    "grad_diff": "GradDiff",
+    "mudman": "MUDMAN",
+    "npo": "NPO",
+    "profs": "ProFS",
+    "rmu_lat": "RMU, latent adversary",
+    "simnpo": "SimNPO",
+    "undo": "UNDO",
+}
 _SPARE_LINES = ("-.", (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 _GOALS = {"knowledge": "Knowledge", "toxicity": "Toxicity"}
@@ -98,11 +108,16 @@ def in_order(objectives: Iterable[str]) -> list[str]:
 
 
 def looks_of(objectives: Sequence[str]) -> dict[str, Look]:
-    """The look of each objective; names not known here are written as they are, in black with spare line styles."""
+    """The look of each objective; names without one are drawn in black with spare line styles."""
     strangers = [name for name in objectives if name not in _LOOKS]
     markers = "1234x+|_"
     spare = {
-        name: Look(name.replace("_", " "), BLACK, markers[i % len(markers)], _SPARE_LINES[i % len(_SPARE_LINES)])
+        name: Look(
+            _SPELLED.get(name, name.replace("_", " ")),
+            BLACK,
+            markers[i % len(markers)],
+            _SPARE_LINES[i % len(_SPARE_LINES)],
+        )
         for i, name in enumerate(strangers)
     }
     return {name: _LOOKS.get(name) or spare[name] for name in objectives}

@@ -172,6 +172,17 @@ def _hardened(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> 
     return {}
 
 
+@ROSTER.add("hardened_bare", "ours", learning_rate=(5e-4, 1e-3), kl_weight=(5.0, 10.0, 20.0), steps=(30, 60))
+def _hardened_bare(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
+    """Hardening without texts of its own, of what the search found for `counterfactual`.
+
+    Caveat: added once the ablations of `hardened` had been seen on the test subjects.
+    """
+    _counterfactual(model, bench, {"learning_rate": 3e-3, "kl_weight": 3.0}, seed)
+    _harden(model, bench, setting, seed, replay=False)
+    return {}
+
+
 @ROSTER.ablate("hardened", "not_hardened")
 def _not_hardened(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
     return _counterfactual(model, bench, {}, seed)

@@ -6,6 +6,8 @@ from interp_unlearn.figures.style import BLACK, BLUE, GREY, ORANGE, in_order, le
 from interp_unlearn.figures.tables import require_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -42,7 +44,8 @@ def plot_excess(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
     note = f"Worst of the attacker's learning rates; bars: 95% interval over {counted}"
     over = table.loc[table["step"] > 0]
     if over["contender"].nunique() > MOST_LINES and over["step"].nunique() <= len(_STEP_LOOKS):
-        return _draw_rows(over, table.groupby("contender")["mean"].mean(), note, ax)
+        least_first = table.groupby("contender")["mean"].mean().sort_values(kind="stable")
+        return _draw_rows(over, [str(name) for name in least_first.index], note, ax)
     return _draw_lines(over, note, ax)
 
 
@@ -70,8 +73,7 @@ def _draw_lines(table: "pd.DataFrame", note: str, ax: "Axes | None") -> "Figure"
     return figure
 
 
-def _draw_rows(table: "pd.DataFrame", means: "pd.Series[float]", note: str, ax: "Axes | None") -> "Figure":
-    names = [str(name) for name in means.sort_values(kind="stable").index]
+def _draw_rows(table: "pd.DataFrame", names: "Sequence[str]", note: str, ax: "Axes | None") -> "Figure":
     looks, steps = looks_of(names), sorted(set(table["step"].tolist()))
     with styled():
         figure, (axis,) = panels(1, 1, 0.9 + 0.22 * len(names), ax)

@@ -14,6 +14,7 @@ from interp_unlearn.artifacts import (
     claimed,
     environment,
     read_parquet,
+    read_record,
     record_run,
     replaced,
     write_json,
@@ -105,7 +106,8 @@ def compare_methods(
         run_side_by_side(run_seed, seeds, workers, "runs")
         write_tables(out, contest, config)
         draw_figures(out)
-        record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+        facts = {"environment": environment(), "runs": _how_made(out, runs, config)}
+        record_run(out, facts | {"seconds_of_last_session": round(time.monotonic() - started)})
 
 
 def run_trial(goal: Goal, name: str, index: int, config: ComparisonConfig, out: Path) -> None:
@@ -218,6 +220,18 @@ def _trials(contender: Contender, config: ComparisonConfig, out: Path) -> list[T
 
 def _indices(contender: Contender, config: ComparisonConfig) -> range:
     return range(min(len(contender.settings), config.n_trials or len(contender.settings)))
+
+
+def _how_made(out: Path, runs: Sequence[Contender], config: ComparisonConfig) -> list[dict[str, object]]:
+    """The runs by the versions they were made with, and their seconds: a comparison may go on elsewhere."""
+    found: dict[str, tuple[dict[str, str], list[str], list[float]]] = {}
+    for name in (f"{c.name}-{seed}" for c in runs for seed in config.seeds):
+        record = read_record(out / "runs" / name / DONE)
+        made_with = record.get("environment", {})
+        _, names, seconds = found.setdefault(str(made_with), (made_with, [], []))
+        names.append(name)
+        seconds.append(record.get("seconds", 0.0))
+    return [{"environment": e, "runs": names, "seconds": round(sum(s))} for e, names, s in found.values()]
 
 
 def _gather(out: Path, runs: Sequence[Contender], config: ComparisonConfig, table: str) -> pd.DataFrame:

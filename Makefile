@@ -18,7 +18,7 @@ quick: $(INSTALLED)
 toxicity: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn compare --out runs/toxicity
 
-# The same of unlearning knowledge, with ablations of the hardened method; about six hours.
+# The same of unlearning knowledge, with ablations of the hardened method; about eight hours on two cores.
 knowledge: $(INSTALLED)
 	HF_HUB_OFFLINE=1 .venv/bin/interp-unlearn compare --goal knowledge --out runs/knowledge
 

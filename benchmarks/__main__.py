@@ -25,7 +25,8 @@ MEASURED = {
     "training_memory": unlearning.measure_training_memory,
     "unlearning_8b": unlearning.measure_8b,
     "determinism": determinism.measure,
-    "gpu": gpu.measure,
+    "gpu": gpu.measure_reading,
+    "gpu_collecting": gpu.measure_collecting,
 }
 
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURED)}; all without any")
     parser.add_argument("--check", action="store_true", help="is the page what the stored results make?")
+    parser.add_argument("--beside", metavar="TEXT", help="what else the machine is doing, told on the page")
     given = parser.parse_args()
     if given.check:
         if PAGE.read_text(encoding="utf-8") != page_text(DESCRIBED):
@@ -46,7 +48,8 @@ def main() -> None:
         if table is None:
             print(f"{name}: cannot be measured on this machine; the page keeps what was measured before")
             continue
-        keep_result(name, table, machine.facts(str(table["device"].iloc[0]) if "device" in table else "cpu"))
+        facts = machine.facts(str(table["device"].iloc[0]) if "device" in table else "cpu")
+        keep_result(name, table, facts | ({"beside": given.beside} if given.beside else {}))
         print(table.to_string(index=False))
     write_page(DESCRIBED)
 

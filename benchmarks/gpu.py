@@ -11,33 +11,52 @@ from benchmarks.timing import interleave
 SHAPE = "llama_8b"
 
 
-def measure() -> pd.DataFrame | None:
-    """Passes and collections, with the share of the rate that plain matrix products reach; None without a GPU."""
+SETTINGS = {"device": "cuda", "dtype": "bfloat16"}
+
+
+def measure_reading() -> pd.DataFrame | None:
+    """Passes with reads, with the share of the rate that plain matrix products reach; None without a GPU."""
     if not torch.cuda.is_available():
         return None
-    settings = {"device": "cuda", "dtype": "bfloat16"}
-    table = pd.concat(
-        [
-            reading.measure(SHAPE, 16, 512, rounds=20, **settings),
-            collecting.measure_writing(SHAPE, 512, rounds=20, batch_tokens=16384, **settings),
-        ]
-    )
+    return _beside_peak(reading.measure(SHAPE, 16, 512, rounds=20, **SETTINGS))
+
+
+def measure_collecting() -> pd.DataFrame | None:
+    """Collections, pooled and written to disk; None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    return _beside_peak(collecting.measure_writing(SHAPE, 512, rounds=20, batch_tokens=16384, **SETTINGS))
+
+
+def describe_reading(rows: pd.DataFrame) -> list[Section]:
+    """The section on passes."""
+    return [Section("8B shape on a GPU", _text(rows), _shown(rows))]
+
+
+def describe_collecting(rows: pd.DataFrame) -> list[Section]:
+    """The section on collections."""
+    return [Section("Collecting at the 8B shape on a GPU", _text(rows), _shown(rows))]
+
+
+def _beside_peak(table: pd.DataFrame) -> pd.DataFrame:
     peak = _matmul_rate()
     table["share_of_peak"] = 2 * _body_parameters() * table["tokens_per_second"] / peak
     return table.assign(matmul_flops=peak)
 
 
-def describe(rows: pd.DataFrame) -> list[Section]:
-    """The section, with the share of the peak."""
+def _shown(rows: pd.DataFrame) -> pd.DataFrame:
     shown = ratio_columns(rows)
     deep = rows["share_of_layers"].fillna(1.0) if "share_of_layers" in rows else 1.0
     shown["share of matmul peak"] = (rows["share_of_peak"] * deep).map("{:.0%}".format)
-    text = (
-        f"32 layers, width 4096, random weights, bfloat16, on {rows['device'].iloc[0]}. The share is 2 x parameters x "
+    return shown
+
+
+def _text(rows: pd.DataFrame) -> str:
+    return (
+        f"32 layers, width 4096, random weights, bfloat16, {rows['batch'].iloc[0]}. The share is 2 x parameters x "
         "tokens/s (attention left out, so a lower bound), by the rate of an 8192-wide bfloat16 matrix product measured "
         f"there: {rows['matmul_flops'].iloc[0] / 1e12:,.0f} TFLOP/s."
     )
-    return [Section("8B shape on a GPU", text, shown)]
 
 
 def _matmul_rate(width: int = 8192) -> float:

@@ -116,7 +116,7 @@ def _markdown(section: Section, machine: Mapping[str, Any]) -> str:
     where = (
         f"{machine['processor']}, {machine['threads']} threads, {machine['memory_gib']} GiB; Python "
         f"{machine['python']}, " + ", ".join(f"{k} {v}" for k, v in machine.items() if k in _LIBRARIES)
-    )
+    ) + (f"; beside {machine['beside']}" if "beside" in machine else "")
     lines = [f"\n## {section.title}\n\n{section.text}\n", _table(section.table)]
     if section.bars:
         lines.append("\n| bar | bound | measured | met |\n|---|---|---|---|")

@@ -15,5 +15,6 @@ DESCRIBED = {
     "determinism": determinism.describe,
     "interruption": interruption.describe,
     "mutation": mutation.describe,
-    "gpu": gpu.describe,
+    "gpu": gpu.describe_reading,
+    "gpu_collecting": gpu.describe_collecting,
 }

@@ -332,6 +332,10 @@ CASES: dict[str, tuple[Command, str]] = {
         r"is not empty and holds no run\.json; choose another",
     ),
     "compare: goal": (on("compare", "--goal", "x"), r"'x' is not one of 'knowledge', 'toxicity'; see interp-unlearn c"),
+    "compare: organism": (
+        on("compare", "--organism", "nowhere"),
+        r"nowhere has no twin knows_all, never_toxic; make",
+    ),
     "compare: only": (on("compare", "--only", "magic"), r"no contender magic; expected of none, twin, probe_single"),
     "organism: verb": (
         on("organism", "zork", out=False),

@@ -1,6 +1,7 @@
 """The comparison of methods: its contenders, and a run small enough to repeat."""
 
 import importlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from interp_unlearn.artifacts import read_json, read_parquet
 from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.organism import sets
+from interp_unlearn.organism.shipped import shipped_twins, twin_hashes
 from interp_unlearn.organism.world import World
 from interp_unlearn.study import stage
 from interp_unlearn.study.comparison import (
@@ -189,6 +191,23 @@ def test_a_comparison_on_knowledge_says_what_came_back_under_each_attacker(finis
     assert set(read_parquet(finished_on_knowledge / "trials.parquet")["contender"]) == {"counterfactual", "hardened"}
     ablation = (finished_on_knowledge / "ablation.md").read_text(encoding="utf-8")
     assert "| not_hardened (ablation) |" in ablation and "| counterfactual" not in ablation
+
+
+def test_another_organism_is_compared_on_its_own_twins(tmp_path: Path):
+    organism = tmp_path / "organism"
+    for name, source in (("knows_all", "never_knew"), ("never_knew", "knows_all"), ("never_toxic", "never_toxic")):
+        shutil.copytree(shipped_twins() / source, organism / name)
+    config = replace(MICRO_KNOWLEDGE, only=("none",))
+    compare_methods(tmp_path / "run", "knowledge", config, organism=organism)
+    at = read_parquet(tmp_path / "run" / "comparison.parquet").set_index(["contender", "measure"])["mean"]
+    assert at["twin", "target_held_out"] > 0.9 > 0.3 > at["none", "target_held_out"], (
+        "the two stand in each other's place"
+    )
+    hashes = read_json(tmp_path / "run" / "run.json")["identity"]["organism"]
+    assert hashes["never_knew"] == twin_hashes()["knows_all"]
+    shutil.rmtree(organism / "never_knew")
+    with pytest.raises(ArtifactError, match="has no twin never_knew; make them with"):
+        compare_methods(tmp_path / "other", "knowledge", config, organism=organism)
 
 
 def test_attackers_on_knowledge_share_no_fact_with_what_they_are_asked():

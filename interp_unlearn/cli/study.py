@@ -104,15 +104,18 @@ def compare(
         bool, typer.Option("--quick", help="One seed, few steps and trials: does everything run?")
     ] = False,
     only: Annotated[list[str] | None, typer.Option("--only", help="Methods by name; repeat it. Default: all.")] = None,
+    organism: Annotated[
+        Path | None, typer.Option("--organism", help="Folder of twins (`organism build`). Default: the shipped ones.")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 2,
 ) -> None:
-    """Compare methods of unlearning on the shipped organism: one search for all, five seeds, one table."""
+    """Compare methods of unlearning on a model organism: one search for all, five seeds, one table."""
     from interp_unlearn.cli.outputs import show_written
     from interp_unlearn.study.comparison import ComparisonConfig, compare_methods
     from interp_unlearn.study.comparison.contest import contest_on
 
     config = ComparisonConfig(only=tuple(only or ()))
-    compare_methods(out, goal, config.quick(contest_on(goal)) if quick else config, workers)
+    compare_methods(out, goal, config.quick(contest_on(goal)) if quick else config, workers, organism)
     typer.echo((out / "comparison.md").read_text(encoding="utf-8"))
     show_written(out)
 

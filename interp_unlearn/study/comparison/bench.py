@@ -109,6 +109,6 @@ class Bench:
 
 
 @cache
-def load_bench(goal: Goal, probes: Path | None, steps: int) -> Bench:
-    """The bench of a goal on the shipped organism, with probes fitted before."""
-    return Bench(load_stage(goal), None if probes is None else ProbeSet.load(probes), steps)
+def load_bench(goal: Goal, probes: Path | None, steps: int, organism: Path | None = None) -> Bench:
+    """The bench of a goal on a built organism, by default the shipped one, with probes fitted before."""
+    return Bench(load_stage(goal, organism), None if probes is None else ProbeSet.load(probes), steps)

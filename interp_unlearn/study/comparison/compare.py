@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from interp_unlearn.artifacts import (
     write_json,
     write_parquet,
 )
-from interp_unlearn.errors import ConfigError
+from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.organism.shipped import twin_hashes
 from interp_unlearn.settings import check_fields
 from interp_unlearn.study.comparison.attack import attack_curves
@@ -35,6 +35,7 @@ from interp_unlearn.study.comparison.tables import (
     search_markdown,
     summary_markdown,
 )
+from interp_unlearn.study.plan import TWINS
 from interp_unlearn.study.stage import fit_goal_probes, load_stage
 from interp_unlearn.study.workers import quieten, run_side_by_side
 
@@ -74,7 +75,11 @@ class ComparisonConfig:
 
 
 def compare_methods(
-    out: Path, goal: Goal = "toxicity", config: ComparisonConfig | None = None, workers: int = 2
+    out: Path,
+    goal: Goal = "toxicity",
+    config: ComparisonConfig | None = None,
+    workers: int = 2,
+    organism: Path | None = None,
 ) -> None:
     """Compares the methods on a goal, into `out`; continues where an interrupted comparison stopped.
 
@@ -85,24 +90,31 @@ def compare_methods(
         goal: what is unlearned.
         config: settings, by default the study's own.
         workers: processes, one thread each.
+        organism: folder of the twins, by default the shipped ones.
 
     Raises:
         ConfigError: there is no contender of a name.
-        ArtifactError: `out` holds another comparison.
+        ArtifactError: `out` holds another comparison, or the organism lacks a twin.
     """
     quieten()
     contest = contest_on(goal)
     config = config or ComparisonConfig()
     config = replace(config, steps=config.steps or contest.steps)
     runs = _running(contest, config)
-    identity = {"task": "compare", "goal": goal, "config": asdict(config), "organism": twin_hashes()}
+    twins = twin_hashes(organism)
+    if lacking := sorted({"knows_all", TWINS[goal]} - twins.keys()):
+        raise ArtifactError(
+            f"{organism} has no twin {', '.join(lacking)}; make them with `interp-unlearn organism build`"
+        )
+    identity = {"task": "compare", "goal": goal, "config": asdict(config), "organism": twins}
     with claimed(out, identity):
         started = time.monotonic()
         if contest.with_probes and not (out / PROBES / "probes.json").exists():
-            fit_goal_probes(load_stage(goal)).save(out / PROBES)
-        trials = [(goal, c.name, index, config, out) for c in _searched(contest, runs) for index in _indices(c, config)]
+            fit_goal_probes(load_stage(goal, organism)).save(out / PROBES)
+        shared = (config, out, organism)
+        trials = [(goal, c.name, index, *shared) for c in _searched(contest, runs) for index in _indices(c, config)]
         run_side_by_side(run_trial, trials, workers, "trials")
-        seeds = [(goal, c.name, seed, config, out) for c in runs for seed in config.seeds]
+        seeds = [(goal, c.name, seed, *shared) for c in runs for seed in config.seeds]
         run_side_by_side(run_seed, seeds, workers, "runs")
         write_tables(out, contest, config)
         draw_figures(out)
@@ -110,20 +122,24 @@ def compare_methods(
         record_run(out, facts | {"seconds_of_last_session": round(time.monotonic() - started)})
 
 
-def run_trial(goal: Goal, name: str, index: int, config: ComparisonConfig, out: Path) -> None:
+def run_trial(
+    goal: Goal, name: str, index: int, config: ComparisonConfig, out: Path, organism: Path | None = None
+) -> None:
     """One trial, in a process of its own."""
     contest = contest_on(goal)
-    try_setting(contest.roster[name], index, _bench(contest, config, out), contest.rehearsal, out)
+    try_setting(contest.roster[name], index, _bench(contest, config, out, organism), contest.rehearsal, out)
 
 
-def run_seed(goal: Goal, name: str, seed: int, config: ComparisonConfig, out: Path) -> Path:
+def run_seed(
+    goal: Goal, name: str, seed: int, config: ComparisonConfig, out: Path, organism: Path | None = None
+) -> Path:
     """Unlearns under one seed with the setting found, measures and attacks; writes the tables of that run."""
     folder = out / "runs" / f"{name}-{seed}"
     if (folder / DONE).exists():
         return folder
     started = time.monotonic()
     contest = contest_on(goal)
-    contender, bench = contest.roster[name], _bench(contest, config, out)
+    contender, bench = contest.roster[name], _bench(contest, config, out, organism)
     chosen = chosen_trial(contest, contender, config, out)
     if contender.standing != "reference" and chosen is None:
         write_json(folder / DONE, {"contender": name, "seed": seed, "refused": True})
@@ -154,13 +170,12 @@ def write_tables(out: Path, contest: Contest, config: ComparisonConfig) -> None:
         write_parquet(out / f"{name}.parquet", table)
     tried = {c.name: _trials(c, config, out) for c in _searched(contest, runs)}
     chosen = {name: best_trial(trials, contest.equally_clean) for name, trials in tried.items()}
-    trials = pd.DataFrame(
-        [
-            {**asdict(trial), "setting": str(trial.setting), "chosen": trial is chosen[name]}
-            for name, trials in tried.items()
-            for trial in trials
-        ]
-    )
+    lines = [
+        {**asdict(trial), "setting": str(trial.setting), "chosen": trial is chosen[name]}
+        for name, trials in tried.items()
+        for trial in trials
+    ]
+    trials = pd.DataFrame(lines, columns=[*(field.name for field in fields(Trial)), "chosen"])  # none of references
     write_parquet(out / "trials.parquet", trials)
     standings = {contender.name: contender.standing for contender in runs}
     summary = summarize(tables["measures"], tables["verdicts"], tables["relearning"], standings, contest.spared)
@@ -209,9 +224,9 @@ def _searched(contest: Contest, runs: Sequence[Contender]) -> list[Contender]:
     return [contender for contender in contest.roster if contender.searched and contender.name in needed]
 
 
-def _bench(contest: Contest, config: ComparisonConfig, out: Path) -> Bench:
+def _bench(contest: Contest, config: ComparisonConfig, out: Path, organism: Path | None) -> Bench:
     assert config.steps is not None
-    return load_bench(contest.goal, out / PROBES if contest.with_probes else None, config.steps)
+    return load_bench(contest.goal, out / PROBES if contest.with_probes else None, config.steps, organism)
 
 
 def _trials(contender: Contender, config: ComparisonConfig, out: Path) -> list[Trial]:

@@ -81,3 +81,26 @@ def test_labels_are_part_of_what_a_store_is(workplace: Path, tmp_path: Path, cap
     assert "rows_hash" in refused(capfd, *told, tmp_path / "other.jsonl")
     after = ActivationStore.open(tmp_path / "store").labels
     assert before is not None and after is not None and (before == after).all()
+
+
+@pytest.mark.parametrize("verb", ["collect", "probe", "unlearn", "evaluate", "drift", "attack", "classifier"])
+def test_the_same_run_leaves_the_same_bytes(verb: str, results: Path, tmp_path: Path):
+    """But for run.json, which says when and where it was."""
+    model, data = results / "model", ("--data", results / "pairs.tsv")
+    against = (results / "changed", "--against", model, *data)
+    told: dict[str, tuple[object, ...]] = {
+        "collect": ("collect", model, *data),
+        "probe": ("probe", results / "store", "--folds", 3),
+        "unlearn": ("unlearn", model, *data, "--objective", "cosine_rmu", "--layers", 1, "--steps", 2),
+        "evaluate": ("evaluate", *against),
+        "drift": ("drift", *against),
+        "attack": ("attack", "prune", *against),
+        "classifier": ("classifier", *data, "--kind", "encoder", "--epochs", 1),
+    }
+    left: list[dict[Path, bytes]] = []
+    for out in (tmp_path / "first", tmp_path / "second"):
+        run(*told[verb], "--out", out)
+        files = [file for file in out.rglob("*") if file.is_file() and file.name != "run.json"]
+        left.append({file.relative_to(out): file.read_bytes() for file in files})
+    assert left[0].keys() == left[1].keys() and left[0]
+    assert [str(name) for name, content in left[0].items() if left[1][name] != content] == []

@@ -29,7 +29,7 @@ def classifier(
     """
     from dataclasses import asdict
 
-    from interp_unlearn.artifacts import hash_file
+    from interp_unlearn.artifacts import hash_file, record_run
     from interp_unlearn.cli.inputs import check_device, quiet_transformers, read_labelled_texts, require_both_classes
     from interp_unlearn.cli.outputs import run_folder, show_table, show_written
     from interp_unlearn.evaluation import ClassifierConfig, train_classifier
@@ -45,6 +45,7 @@ def classifier(
     with run_folder(out, identity) as folder:
         trained = train_classifier(texts.texts, texts.labels, texts.groups, config, device=device)
         trained.save(folder, sources)
+        record_run(folder, {"seconds": round(trained.seconds, 1)})
     show_table(trained.quality)
     typer.echo(f"{len(trained.history)} epochs in {trained.seconds:.0f} s")
     show_written(out)

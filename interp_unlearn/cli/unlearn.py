@@ -131,7 +131,7 @@ def unlearn(
     from contextlib import nullcontext
     from dataclasses import asdict
 
-    from interp_unlearn.artifacts import hash_file
+    from interp_unlearn.artifacts import hash_file, record_run
     from interp_unlearn.cli.inputs import open_model, parse_layers, read_plain, read_topics, require_both_classes
     from interp_unlearn.cli.outputs import run_folder, show_written
     from interp_unlearn.evaluation import sample_documents
@@ -264,6 +264,7 @@ def unlearn(
             hooked.save_pretrained(folder)
         if processes.is_first:
             result.save(folder)
+            record_run(folder, {"seconds": round(result.seconds, 1)})
     if not processes.is_first:
         return
     _show_result(result, "fine-tuning" if isinstance(target, WeightEdit) else "forget")

@@ -45,7 +45,8 @@ class UnlearnResult:
     def save(self, folder: str | Path) -> None:
         """Write history.parquet, changed.parquet, curve.parquet (if there is one) and unlearn.json into a folder.
 
-        The weights are saved by `HookedModel.save_pretrained`.
+        The weights are saved by `HookedModel.save_pretrained`. `seconds` is not saved: the same run
+        leaves the same bytes.
         """
         folder = Path(folder)
         write_parquet(folder / "history.parquet", self.history)
@@ -57,7 +58,6 @@ class UnlearnResult:
             "settings": dict(self.settings),
             "config": asdict(self.config),
             "stopped": self.stopped,
-            "seconds": self.seconds,
             "environment": environment(),
         }
         write_json(folder / "unlearn.json", record)

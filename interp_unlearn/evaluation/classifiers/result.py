@@ -68,7 +68,7 @@ class TrainedClassifier:
         """Write a directory that `AutoModelForSequenceClassification` loads, with its record and card.
 
         Files: the weights (safetensors), config and tokenizer; history.parquet and held_out.parquet (no texts);
-        classifier.json; README.md.
+        classifier.json; README.md. `seconds` is in none of them: the same training leaves the same bytes.
 
         Args:
             folder: where.
@@ -86,7 +86,6 @@ class TrainedClassifier:
             "weights": self.scorer.hash,
             "texts": self.sizes,
             "quality": {row["measure"]: row for row in self.quality.to_dict("records")},
-            "seconds": self.seconds,
             "environment": environment(),
         }
         write_json(folder / "classifier.json", record)

@@ -9,8 +9,6 @@ from benchmarks.shapes import SHAPES
 from benchmarks.timing import interleave
 
 SHAPE = "llama_8b"
-
-
 SETTINGS = {"device": "cuda", "dtype": "bfloat16"}
 
 

@@ -344,3 +344,5 @@ def test_excess_of_many_methods_is_drawn_in_rows_the_least_first():
     assert drawn["60 steps"] == pytest.approx([index / 20 + 0.06 for index in range(17)])
     few = plot_excess(pd.DataFrame(lines).query("contender != 'method_3'")).axes[0]
     assert few.get_ylabel() == "target share above the twin's", "sixteen lines can be told apart"
+    more_steps = [line | {"step": step} for line in lines for step in (line["step"], 400, 800)]
+    assert plot_excess(pd.DataFrame(more_steps)).axes[0].get_xscale() == "log", "no mark is left for a fifth step"

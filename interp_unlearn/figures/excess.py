@@ -21,12 +21,12 @@ _STEP_LOOKS = ((ORANGE, "o"), (BLUE, "s"), (BLACK, "D"), (GREY, "^"))
 def plot_excess(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
     """Excess over the twin's own curve by relearning steps, with 95% intervals.
 
-    A line a method; with more than `MOST_LINES` of them, or than four steps, a row a method and a mark a step, the
-    method of which least comes back first.
+    A line a method; with more than `MOST_LINES` of them, and at most four steps, a row a method and a mark a step, the
+    method of which least comes back on top.
 
     Args:
-        df: columns contender, step (0, all steps together, orders the rows), mean, low, high, n; the twin itself is
-            left out, since its excess is 0. Of several attackers (column attacker) the first one's are drawn. What n
+        df: columns contender, step (0, all steps together, is left out), mean, low, high, n; the twin itself is left
+            out too, since its excess is 0. Of several attackers (column attacker) the first one's are drawn. What n
             counts is said by a column unit (subjects); without one, prompts.
         ax: where to draw; None for a new figure, which also gets the legend.
 
@@ -37,16 +37,15 @@ def plot_excess(df: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
         ArtifactError: a column is missing, or there is no row.
     """
     require_columns(df, ["contender", "step", "mean", "low", "high", "n"], "plot_excess")
-    table = df.loc[df["contender"] != "twin"]
+    table = df.loc[(df["step"] > 0) & (df["contender"] != "twin")]
     if "attacker" in table:
         table = table.loc[table["attacker"] == table["attacker"].iloc[0]]
     counted = f"n = {int(table['n'].iloc[0])} {table['unit'].iloc[0] if 'unit' in table else 'prompts'}"
     note = f"Worst of the attacker's learning rates; bars: 95% interval over {counted}"
-    over = table.loc[table["step"] > 0]
-    if over["contender"].nunique() > MOST_LINES and over["step"].nunique() <= len(_STEP_LOOKS):
+    if table["contender"].nunique() > MOST_LINES and table["step"].nunique() <= len(_STEP_LOOKS):
         least_first = table.groupby("contender")["mean"].mean().sort_values(kind="stable")
-        return _draw_rows(over, [str(name) for name in least_first.index], note, ax)
-    return _draw_lines(over, note, ax)
+        return _draw_rows(table, [str(name) for name in least_first.index], note, ax)
+    return _draw_lines(table, note, ax)
 
 
 def _draw_lines(table: "pd.DataFrame", note: str, ax: "Axes | None") -> "Figure":

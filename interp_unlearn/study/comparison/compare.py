@@ -239,14 +239,13 @@ def _indices(contender: Contender, config: ComparisonConfig) -> range:
 
 def _how_made(out: Path, runs: Sequence[Contender], config: ComparisonConfig) -> list[dict[str, object]]:
     """The runs by the versions they were made with, and their seconds: a comparison may go on elsewhere."""
-    found: dict[str, tuple[dict[str, str], list[str], list[float]]] = {}
-    for name in (f"{c.name}-{seed}" for c in runs for seed in config.seeds):
-        record = read_record(out / "runs" / name / DONE)
-        made_with = record.get("environment", {})
-        _, names, seconds = found.setdefault(str(made_with), (made_with, [], []))
-        names.append(name)
-        seconds.append(record.get("seconds", 0.0))
-    return [{"environment": e, "runs": names, "seconds": round(sum(s))} for e, names, s in found.values()]
+    names = [f"{contender.name}-{seed}" for contender in runs for seed in config.seeds]
+    records = pd.DataFrame([{"environment": {}, "seconds": 0.0, **read_record(out / "runs" / n / DONE)} for n in names])
+    by_versions = records.assign(run=names).groupby(records["environment"].map(str), sort=False)
+    return [
+        {"environment": of["environment"].iloc[0], "runs": of["run"].tolist(), "seconds": round(of["seconds"].sum())}
+        for _, of in by_versions
+    ]
 
 
 def _gather(out: Path, runs: Sequence[Contender], config: ComparisonConfig, table: str) -> pd.DataFrame:

@@ -174,7 +174,7 @@ def _hardened(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> 
 
 @ROSTER.add("hardened_bare", "ours", learning_rate=(5e-4, 1e-3), kl_weight=(5.0, 10.0, 20.0), steps=(30, 60))
 def _hardened_bare(model: HookedModel, bench: Bench, setting: Setting, seed: int) -> Edits:
-    """Hardening without texts of its own, of what the search found for `counterfactual`.
+    """Hardening without texts of its own, of what the search on the shipped organism found for `counterfactual`.
 
     Caveat: added once the ablations of `hardened` had been seen on the test subjects.
     """

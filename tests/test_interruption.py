@@ -23,7 +23,12 @@ from interp_unlearn.artifacts import replaced, write_json
 from interp_unlearn.errors import DiskError
 from interp_unlearn.interventions import HookedModel
 
-VERB = """
+# The background job of a script has Ctrl-C ignored, and so would what the tests start from there.
+LISTEN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+VERB = f"""{LISTEN}
 import resource, sys
 from interp_unlearn.activations import plan
 from interp_unlearn.cli.app import main
@@ -33,7 +38,7 @@ if limit := int(sys.argv[1]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 sys.exit(main(sys.argv[2:]))
 """
-POOL = """
+POOL = f"""{LISTEN}
 import sys, time
 from typing import Annotated
 import typer

@@ -1,11 +1,11 @@
 """`python -m benchmarks.mutation`: small faults are put into the code, one at a time; how many do the tests notice?
 
 A seeded sample of the places in objectives, probes, drift and statistics where cosmic-ray can make a fault, and of one
-of the faults at each. It is put into a copy of the repository and the tests that reach its line are run, until one
-fails. Which tests reach a line is read from the coverage of the whole suite (`make coverage`), so a fault on a line
-that no test reaches counts as unnoticed, as does one that no test notices. A copy that does not end in the time allowed
-is noticed: a fault that hangs is no silent one. A test that fails has to pass without the fault. What was tried is kept
-in runs/mutation, and the same command goes on from there.
+of the faults at each. It is put into a copy of the repository and the tests that reach its line are run, those that run
+least code first, until one fails. Which tests reach a line is read from the coverage of the whole suite (`make
+coverage`), so a fault on a line that no test reaches counts as unnoticed, as does one that no test notices. A copy that
+does not end in the time allowed is noticed: a fault that hangs is no silent one. A test that fails has to pass without
+the fault. What was tried is kept in runs/mutation, and the same command goes on from there.
 
 Left out are faults that any test would notice (names that are not there, bits of floats), and those that cannot change
 what a caller gets: in annotations, and `is` for `==`. Other equivalent ones count against the tests; each survivor is
@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -97,21 +98,27 @@ def _counts(file: Path, line: int) -> bool:
 
 
 def reaching(coverage: Path, faults: Sequence[Fault]) -> dict[tuple[str, int], list[str]]:
-    """The tests that reach each fault's line, from the contexts of a coverage file."""
+    """The tests that reach each fault's line, from the contexts of a coverage file; those that run least code first."""
     from coverage import CoverageData
 
     data = CoverageData(str(coverage))
     data.read()
     measured = {Path(file).resolve(): file for file in data.measured_files()}
+    by_line = {file: data.contexts_by_lineno(file) for file in measured.values()}
+    breadth = Counter(_test(context) for lines in by_line.values() for each in lines.values() for context in each)
     found: dict[tuple[str, int], list[str]] = {}
     for path in {fault.path for fault in faults}:
-        known = measured.get((ROOT / path).resolve())
-        contexts = data.contexts_by_lineno(known) if known else {}
+        contexts = by_line.get(measured.get((ROOT / path).resolve(), ""), {})
         for fault in faults:
             if fault.path == path:
-                names = {context.split("|")[0] for context in contexts.get(fault.line, []) if "::" in context}
-                found[path, fault.line] = sorted(names)
+                names = {_test(context) for context in contexts.get(fault.line, []) if "::" in context}
+                found[path, fault.line] = sorted(names, key=lambda name: (breadth[name], name))
     return found
+
+
+def _test(context: str) -> str:
+    """The test of a context, which names its phase too."""
+    return context.split("|")[0]
 
 
 def try_fault(fault: Fault, tests: Sequence[str], seconds: int) -> Outcome:
@@ -121,10 +128,7 @@ def try_fault(fault: Fault, tests: Sequence[str], seconds: int) -> Outcome:
 
     if not tests:
         return Outcome(fault, False, "no test reaches it", 0)
-    # Where very many reach a line, a fixed draw of them: what those miss counts as unnoticed.
-    chosen = list(tests)
-    if len(chosen) > MOST_TESTS:
-        chosen = random.Random(f"{fault}").sample(chosen, MOST_TESTS)
+    chosen = tests[:MOST_TESTS]  # what the others alone would notice counts as unnoticed
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "repository"
         copy_repository(copy)
@@ -204,9 +208,9 @@ def describe(rows: pd.DataFrame) -> list[Section]:
     table = pd.DataFrame([line(name, rows.loc[parts == name]) for name in PARTS] + [line("all", rows)])
     text = (
         f"One small fault at each of {len(rows)} places drawn by a seed from {', '.join(PARTS)}: the tests that reach "
-        f"it are run, at most {MOST_TESTS}, until one fails. Some of the unnoticed change nothing that a caller "
-        "could see; they are counted all the same, and listed in benchmarks/results/mutation.json. `make coverage`, "
-        "then `make mutation`, measures it."
+        f"it are run, at most {MOST_TESTS} and those that run least code first, until one fails. Some of the "
+        "unnoticed change nothing that a caller could see; they are counted all the same, and listed in "
+        "benchmarks/results/mutation.json. `make coverage`, then `make mutation`, measures it."
     )
     bar = Bar("share of the faults that the tests notice", float(rows["noticed"].mean()), lowest=0.85)
     return [Section("Faults that the tests notice", text, table, (bar,))]

@@ -3,6 +3,7 @@
 Killed runs are compared byte for byte by `python -m benchmarks.interruption`.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -144,14 +145,7 @@ def test_a_file_removed_in_mid_run_is_one_line(workplace: Path, removed: str) ->
 
 @pytest.mark.parametrize("wait", [0, 8])  # before the workers have imported what they need, and after
 def test_ctrl_c_stops_the_processes_of_a_study_at_once(wait: int, tmp_path: Path) -> None:
-    (tmp_path / "pool.py").write_text(POOL)
-    process = subprocess.Popen(
-        [sys.executable, "pool.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while process.poll() is None and len(children.read_text().split()) < 3:  # two workers and multiprocessing's tracker
-        time.sleep(0.05)
-    assert process.poll() is None
+    process = napping(tmp_path)
     time.sleep(wait)
     os.killpg(process.pid, signal.SIGINT)
     try:
@@ -160,6 +154,36 @@ def test_ctrl_c_stops_the_processes_of_a_study_at_once(wait: int, tmp_path: Path
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert code == 130 and said == "interrupted; nothing was written; the same command begins anew"
+    wait_for_the_end_of_all(process)
+
+
+@pytest.mark.parametrize("wait", [0, 8])
+def test_a_study_that_is_killed_leaves_no_process_behind(wait: int, tmp_path: Path) -> None:
+    process = napping(tmp_path)
+    time.sleep(wait)
+    process.kill()
+    process.wait()
+    try:
+        wait_for_the_end_of_all(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def napping(folder: Path) -> subprocess.Popen[str]:
+    """A study whose two processes have been started and sleep for ten minutes."""
+    (folder / "pool.py").write_text(POOL)
+    process = subprocess.Popen(
+        [sys.executable, "pool.py"], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and len(children.read_text().split()) < 3:  # two workers and multiprocessing's tracker
+        time.sleep(0.05)
+    assert process.poll() is None
+    return process
+
+
+def wait_for_the_end_of_all(process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 30  # against naps of 600
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < deadline:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -17,11 +19,12 @@ from tqdm.auto import tqdm
 def run_side_by_side(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int, label: str) -> None:
     """Makes every call in a pool of fresh processes, in the order given; the first failure, or Ctrl-C, stops the rest.
 
-    A run that is stopped leaves no mark of being done, and is made again.
+    A run that is stopped leaves no mark of being done, and is made again. The processes end with this one,
+    even where it is killed.
     """
     spawn = multiprocessing.get_context("spawn")
     others = multiprocessing.active_children()
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_single_thread) as pool:
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin) as pool:
         try:
             with _deaf_to_ctrl_c():
                 futures = [pool.submit(task, *arguments) for arguments in calls]
@@ -58,6 +61,14 @@ def _deaf_to_ctrl_c() -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _single_thread() -> None:
+def _begin() -> None:
     torch.set_num_threads(1)
     quieten()
+    threading.Thread(target=_end_with_the_study, daemon=True).start()
+
+
+def _end_with_the_study() -> None:
+    """Ends this process when the one that started it was killed: else it would go on writing beside its successor."""
+    if (study := multiprocessing.parent_process()) is not None:
+        study.join()
+        os._exit(1)

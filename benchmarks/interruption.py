@@ -160,27 +160,38 @@ def _finished(out: Path) -> dict[str, int]:
 def _reproduce(out: Path) -> None:
     import importlib
 
-    from interp_unlearn.organism import sets
-    from interp_unlearn.study import StudyConfig, measures
-    from interp_unlearn.study import run as cell
+    from interp_unlearn.study import StudyConfig
+    from interp_unlearn.study.workers import run_side_by_side
+
+    def side_by_side(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int, label: str) -> None:
+        run_side_by_side(_call_with_small_sets, [(task, *arguments) for arguments in calls], workers, label)
 
     module = importlib.import_module("interp_unlearn.study.reproduce")
+    module.run_side_by_side = side_by_side
+    _make_sets_small()
+    config = StudyConfig(seeds=(0,), steps=2, batch_size=4, relearn_checkpoints=(1,), relearn_prompts=8, native=False)
+    module.reproduce(out, config=config, workers=2)
 
-    def one_after_another(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int, label: str) -> None:
-        for arguments in calls:
-            task(*arguments)
+
+def _call_with_small_sets(task: Callable[..., Any], *arguments: Any) -> None:
+    """What a process of the study does."""
+    _make_sets_small()
+    task(*arguments)
+
+
+def _make_sets_small() -> None:
+    from interp_unlearn.organism import sets
+    from interp_unlearn.study import measures
+    from interp_unlearn.study import run as cell
 
     sizes: dict[Any, dict[str, Any]] = {
         sets: {"N_FORGET_SCENES": 32, "N_TEST_SCENES": 24, "N_VALIDATION_SCENES": 8, "N_RETAIN": 32, "N_NEUTRAL": 120},
         measures: {"N_TOXIC_SHARE": 8, "N_RETAINED": 8},
         cell: {"N_DRIFT": 6},
-        module: {"run_side_by_side": one_after_another},
     }
     for changed, values in sizes.items():
         for name, value in values.items():
             setattr(changed, name, value)
-    config = StudyConfig(seeds=(0,), steps=2, batch_size=4, relearn_checkpoints=(1,), relearn_prompts=8, native=False)
-    module.reproduce(out, config=config, workers=1)
 
 
 MINIATURES = ("collect", "probe", "unlearn", "evaluate", "attack", "reproduce")

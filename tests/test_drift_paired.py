@@ -1,5 +1,6 @@
 """Two stores of the same tokens: what is refused, what is read of them. Other tests take `token_store` from here."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,25 @@ def test_what_does_not_fit_is_refused_by_name(llama: HookedModel) -> None:
         check_paired(small(), token_store({EARLY: gaussian(0, 15, 4), LATE: gaussian(1, 15, 4)}, (3, 2, 4, 2, 4)))
     other = small()
     assert other.token_ids is not None
-    other.token_ids[5] = 99
-    with pytest.raises(DataError, match="tokens of text 2 have other ids"):
+    other.token_ids[[5, 14]] = 99
+    with pytest.raises(DataError, match="tokens of text 2 have other ids"):  # the first that differs, as above
         check_paired(small(), other)
+    with pytest.raises(DataError, match="text 1 has 2 tokens there, 1"):
+        check_paired(small(), token_store({EARLY: gaussian(0, 15, 4), LATE: gaussian(1, 15, 4)}, (3, 2, 4, 3, 3)))
+    with pytest.raises(DataError, match="text 1 is another one"):
+        check_paired(small(text=list("abcde")), small(text=list("axcxe")))
     with pytest.raises(ConfigError, match=r"2\.resid_post: 4 wide in the original's store, 6"):
         check_paired(small(), token_store({EARLY: gaussian(0, 15, 4), LATE: gaussian(1, 15, 6)}, LENGTHS))
+
+
+@pytest.mark.parametrize(("n", "listed"), [(6, "2, 3, 4, 5, 6, 7"), (7, "2, 3, 4, 5, 6, 7, ...")])
+def test_sites_that_only_one_store_has_are_named_up_to_six(n: int, listed: str) -> None:
+    more = {Site(2 + layer, "resid_post"): gaussian(layer, 15, 4) for layer in range(n)}
+    expected = ", ".join(f"{word}.resid_post" if word != "..." else word for word in listed.split(", "))
+    with pytest.raises(ConfigError, match=re.escape(f"different sites: {expected} only in one")):
+        check_paired(
+            token_store({EARLY: gaussian(0, 15, 4)} | more, LENGTHS), token_store({EARLY: gaussian(0, 15, 4)}, LENGTHS)
+        )
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 100])

@@ -65,6 +65,25 @@ def test_independent_activations_are_at_zero_where_the_biased_one_is_large(n: in
     assert biased_cka(x, y) > 0.6
 
 
+@pytest.mark.parametrize("d", [8, 60])  # by products of the features, and by Gram matrices
+def test_neither_the_similarity_nor_its_band_depends_on_a_scale(d: int) -> None:
+    h0, h = gaussian(0, 40, d), gaussian(1, 40, d) + gaussian(0, 40, d)
+    columns = ["cka", "null_low", "null_high", "cka_standardised", "pca_similarity", "pca_shift"]
+    as_it_is = measured(h0, h, n_null=9)[columns].astype(float)
+    for scale in (1e-6, 1e4):
+        np.testing.assert_allclose(
+            measured(scale * h0, scale * h, n_null=9)[columns].astype(float), as_it_is, rtol=1e-9
+        )
+
+
+def test_the_band_is_of_the_permutations_that_are_drawn() -> None:
+    h0, h = gaussian(0, 30, 5), gaussian(1, 30, 5)
+    row = measured(h0, h, n_null=40, seed=3)
+    rng = np.random.default_rng(3)
+    values = [by_definition(h0, h[rng.permutation(30)]) for _ in range(40)]
+    np.testing.assert_allclose([row["null_low"], row["null_high"]], np.quantile(values, [0.025, 0.975]), atol=1e-10)
+
+
 def test_over_all_permutations_the_mean_is_zero_and_the_spread_depends_on_n_alone() -> None:
     n = 6
     for x, y in ((gaussian(0, n, 2), gaussian(1, n, 9)), (gaussian(0, n, 3).exp(), gaussian(0, n, 3).exp() ** 2)):

@@ -8,8 +8,8 @@ does not end in the time allowed is noticed: a fault that hangs is no silent one
 the fault. What was tried is kept in runs/mutation, and the same command goes on from there.
 
 Left out are faults that any test would notice (names that are not there, bits of floats), and those that cannot change
-what a caller gets: in annotations, and `is` for `==`. Other equivalent ones count against the tests; each survivor is
-listed, to be looked at.
+what a caller gets: in annotations, `is` for `==`, and `strict=` of a `zip`. Other equivalent ones count against the
+tests; each survivor is listed, to be looked at.
 """
 
 import argparse
@@ -34,9 +34,9 @@ from benchmarks.page import Bar, Section, keep_result, write_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("objectives", "probes", "drift", "statistics")
-SAMPLE, SEED, SECONDS = 300, 0, 300
+SAMPLE, SEED, SECONDS = 300, 1, 600
 RUN = ROOT / "runs" / "mutation"
-MOST_TESTS = 40
+MOST_TESTS = 120
 SKIPPED = ("Variable", "RemoveDecorator", "ExceptionReplacer", "Bit", "Shift", "Pow", "_Is_", "_IsNot_")
 KEPT = ("Is_IsNot", "IsNot_Is", "Delete_")
 
@@ -85,35 +85,51 @@ def sampled(parts: Sequence[str], size: int, seed: int) -> list[Fault]:
     places: dict[tuple[str, int, int], list[Fault]] = {}
     for file in files:
         for fault in faults_of(file):
-            if _counts(file, fault.line):
+            if _counts(file, fault):
                 places.setdefault((fault.path, fault.line, fault.column), []).append(fault)
     chosen = draw.sample(sorted(places), min(size, len(places)))
     return [draw.choice(places[place]) for place in chosen]
 
 
-def _counts(file: Path, line: int) -> bool:
-    """Whether a line does something when it is run; faults of definitions are their annotations'."""
-    text = file.read_text(encoding="utf-8").splitlines()[line - 1].strip()
-    return not text.startswith(("def ", "@", "from ", "import ", "class ", ") ->", "if TYPE"))
+def _counts(file: Path, fault: Fault) -> bool:
+    """Whether a fault is where something is done; those of definitions are their annotations', and a `zip` that need
+    not be strict gives the same."""
+    line = file.read_text(encoding="utf-8").splitlines()[fault.line - 1]
+    nothing = ("def ", "@", "from ", "import ", "class ", ") ->", "if TYPE")
+    return not line.strip().startswith(nothing) and not line[: fault.column].endswith("strict=")
 
 
 def reaching(coverage: Path, faults: Sequence[Fault]) -> dict[tuple[str, int], list[str]]:
-    """The tests that reach each fault's line, from the contexts of a coverage file; those that run least code first."""
+    """The tests that reach each fault's line, from the contexts of a coverage file; those that run least code first.
+
+    What a fixture runs is in the context of the first test that asked for it: all tests of its file are taken. A line
+    that is run on import alone, such as a default, is reached by whatever reaches its file.
+    """
     from coverage import CoverageData
 
     data = CoverageData(str(coverage))
     data.read()
     measured = {Path(file).resolve(): file for file in data.measured_files()}
     by_line = {file: data.contexts_by_lineno(file) for file in measured.values()}
-    breadth = Counter(_test(context) for lines in by_line.values() for each in lines.values() for context in each)
+    seen = [context for lines in by_line.values() for each in lines.values() for context in each if "::" in context]
+    breadth = Counter(_test(context) for context in seen)
+    of_module: dict[str, set[str]] = {}
+    for test in breadth:
+        of_module.setdefault(_module(test), set()).add(test)
     found: dict[tuple[str, int], list[str]] = {}
-    for path in {fault.path for fault in faults}:
-        contexts = by_line.get(measured.get((ROOT / path).resolve(), ""), {})
-        for fault in faults:
-            if fault.path == path:
-                names = {_test(context) for context in contexts.get(fault.line, []) if "::" in context}
-                found[path, fault.line] = sorted(names, key=lambda name: (breadth[name], name))
+    for fault in faults:
+        lines = by_line.get(measured.get((ROOT / fault.path).resolve(), ""), {})
+        contexts = {context for context in lines.get(fault.line, []) if "::" in context}
+        if not contexts and fault.line in lines:
+            contexts = {context for each in lines.values() for context in each if "::" in context}
+        names = {_test(context) for context in contexts}
+        names |= {test for each in contexts if each.endswith("|setup") for test in of_module[_module(each)]}
+        found[fault.path, fault.line] = sorted(names, key=lambda name: (breadth[name], name))
     return found
+
+
+def _module(test: str) -> str:
+    return test.split("::")[0]
 
 
 def _test(context: str) -> str:

@@ -87,10 +87,8 @@ def choose_strengths(site: SiteRows, examples: Examples, grid: Sequence[float]) 
     """C of each fold and last of the fit on all rows: nested cross-validation (Varma and Simon 2006).
 
     Each is chosen on folds inside the rows that its fit sees, by the mean AUROC over them; of equals the strongest
-    penalty. With one C there is nothing to choose.
+    penalty.
     """
-    if len(grid) == 1:
-        return [grid[0]] * (len(examples.folds) + 1)
     return [_choose(site, examples.labels, inner, grid) for inner in examples.inner]
 
 

@@ -66,6 +66,21 @@ def test_each_fold_chooses_as_a_grid_search_inside_it() -> None:
     assert len(chosen) > 1  # a choice that is one was made
 
 
+def test_what_is_said_of_the_fit_on_all_rows_is_as_with_its_C_alone() -> None:
+    store = store_of()
+    chosen = fit_probes(store, groups=GROUPS, C=list(GRID), seed=1, resamples=6, progress=False)
+    differs = False
+    for row, site in zip(chosen.table.to_dict("records"), store.sites, strict=True):
+        alone = fit_probes(store, groups=GROUPS, C=row["C"], seed=1, resamples=6, progress=False)
+        assert alone.metadata["C_of_folds"][str(site)] == [row["C"]] * 5
+        other = alone.table.to_dict("records")[store.sites.index(site)]
+        for name in ("stability", "stability_low", "stability_halves", "auroc_random_direction", "C"):
+            assert row[name] == other[name], (site, name)
+        np.testing.assert_array_equal(chosen.direction(site).numpy(), alone.direction(site).numpy())
+        differs |= chosen.metadata["C_of_folds"][str(site)][1] != row["C"]
+    assert differs  # else a fold's C would do as well
+
+
 def test_the_inner_folds_lie_inside_the_training_fold() -> None:
     labels, groups = np.arange(160) // 2 % 2 == 1, np.asarray(GROUPS)
     for train, test in make_folds(labels, groups, 5, seed=0):

@@ -26,8 +26,8 @@ from benchmarks.page import Bar, Section, keep_result, kept_rows, write_page
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 KILLS = 30
-HOST_FACTS = ("run.json", "done.json")
-"""Files that may differ: they hold times."""
+HOST_FACTS = "run.json"
+"""The file that may differ: it holds times."""
 
 
 def run(name: str, data: Path, out: Path) -> None:
@@ -106,9 +106,9 @@ def describe(rows: pd.DataFrame) -> list[Section]:
     text = (
         "A miniature of each command runs once through, then is killed (SIGKILL) at random moments of such a run and "
         "started again, until it has been killed so often; each time it gets through, its files are compared with "
-        "those of the first run byte for byte (but for the two that hold times and facts of the host), and what was "
-        "finished before a kill must not have been written again; commands that write all or nothing finish nothing "
-        "before. `.venv/bin/python -m benchmarks.interruption` measures it."
+        "those of the first run byte for byte (but for run.json, which holds times and facts of the host), and what "
+        "was finished before a kill must not have been written again; commands that write all or nothing finish "
+        "nothing before. `.venv/bin/python -m benchmarks.interruption` measures it."
     )
     wrong = rows.loc[(rows["different"] != "none") | (rows["written again"] != "none")]
     bars = (
@@ -144,7 +144,7 @@ def _contents(out: Path) -> dict[str, str]:
     """SHA-256 of every file by its name; of those with host facts only that they are there."""
     return {
         str(file.relative_to(out)): "there"
-        if file.name in HOST_FACTS
+        if file.name == HOST_FACTS
         else hashlib.sha256(file.read_bytes()).hexdigest()
         for file in _files(out)
     }

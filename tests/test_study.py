@@ -119,8 +119,9 @@ def test_a_run_writes_its_folder_is_skipped_when_done_and_repeats_exactly(
 ):
     folder = run.run_cell(cell, MICRO, study)
     assert folder == study / "cells" / cell.name
-    assert read_json(folder / run.DONE)["cell"] == asdict(cell)
-    first = tables_of(folder)
+    assert read_json(folder / run.DONE) == asdict(cell)
+    first, bytes_of_first = tables_of(folder), bytes_of(folder)
+    assert set(bytes_of_first) == {"measures.parquet", "generations.parquet", "drift.parquet", run.DONE}
     assert first["drift"]["relative_displacement"].max() > 0, "two steps of unlearning must show"
     assert len(first["generations"]) == len(stage.load_stage(cell.goal).sets.test)
     for name in ("measures", "drift"):
@@ -137,7 +138,14 @@ def test_a_run_writes_its_folder_is_skipped_when_done_and_repeats_exactly(
     run.run_cell(cell, MICRO, study)
     for name, table in tables_of(folder).items():
         pd.testing.assert_frame_equal(table, first[name])
-    assert (folder / run.DONE).exists()
+    assert bytes_of(folder) == bytes_of_first
+    record = read_json(folder / "run.json")
+    assert record["seconds"] > 0 and record["identity"] == {"task": "cell"} | asdict(cell)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Every file but run.json, where the times are."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "run.json"}
 
 
 def test_an_interrupted_run_is_not_taken_for_done(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

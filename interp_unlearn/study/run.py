@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from interp_unlearn.artifacts import write_json, write_parquet
+from interp_unlearn.artifacts import claimed, record_run, write_json, write_parquet
 from interp_unlearn.attacks import RelearnConfig, relearn
 from interp_unlearn.drift import measure_drift
 from interp_unlearn.errors import ConfigError
@@ -43,28 +43,31 @@ def run_cell(cell: Cell, config: StudyConfig, out: Path, organism: Path | None =
         organism: Folder of the twins, by default the shipped ones.
 
     Returns:
-        The cell's folder: measures.parquet, generations.parquet, drift.parquet, and done.json.
+        The cell's folder: measures.parquet, generations.parquet, drift.parquet, run.json (seconds, versions), and
+        done.json.
     """
     folder = out / "cells" / cell.name
     if (folder / DONE).exists():
         return folder
-    started = time.monotonic()
-    stage = load_stage(cell.goal, organism, config.forget_share)
-    judges = {name: stage.model(name) for name in ("knows_all", "never_knew", "never_toxic")}
-    model = stage.model(TWINS[cell.goal] if cell.objective == "twin" else "knows_all")
-    if cell.objective not in BASELINES:
-        unlearn_cell(model, cell, stage, config, out)
-    measures, generations = measure_model(model, stage, judges, cell.seed)
-    drift = _drift(model, judges["knows_all"], cell, stage)
-    measures |= _relearning(model, cell, stage, config)
-    rows = [
-        {"objective": cell.objective, "goal": cell.goal, "measure": m, "seed": cell.seed, "value": v}
-        for m, v in measures.items()
-    ]
-    write_parquet(folder / "measures.parquet", pd.DataFrame(rows))
-    write_parquet(folder / "generations.parquet", generations)
-    write_parquet(folder / "drift.parquet", drift)
-    write_json(folder / DONE, {"cell": asdict(cell), "seconds": round(time.monotonic() - started, 1)})
+    with claimed(folder, {"task": "cell"} | asdict(cell)):
+        started = time.monotonic()
+        stage = load_stage(cell.goal, organism, config.forget_share)
+        judges = {name: stage.model(name) for name in ("knows_all", "never_knew", "never_toxic")}
+        model = stage.model(TWINS[cell.goal] if cell.objective == "twin" else "knows_all")
+        if cell.objective not in BASELINES:
+            unlearn_cell(model, cell, stage, config, out)
+        measures, generations = measure_model(model, stage, judges, cell.seed)
+        drift = _drift(model, judges["knows_all"], cell, stage)
+        measures |= _relearning(model, cell, stage, config)
+        rows = [
+            {"objective": cell.objective, "goal": cell.goal, "measure": m, "seed": cell.seed, "value": v}
+            for m, v in measures.items()
+        ]
+        write_parquet(folder / "measures.parquet", pd.DataFrame(rows))
+        write_parquet(folder / "generations.parquet", generations)
+        write_parquet(folder / "drift.parquet", drift)
+        record_run(folder, {"seconds": round(time.monotonic() - started, 1)})
+        write_json(folder / DONE, asdict(cell))
     return folder
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from interp_unlearn.artifacts import (
+    IDENTITY_FILE,
     claimed,
     environment,
     read_parquet,
@@ -137,28 +138,29 @@ def run_seed(
     folder = out / "runs" / f"{name}-{seed}"
     if (folder / DONE).exists():
         return folder
-    started = time.monotonic()
-    contest = contest_on(goal)
-    contender, bench = contest.roster[name], _bench(contest, config, out, organism)
-    chosen = chosen_trial(contest, contender, config, out)
-    if contender.standing != "reference" and chosen is None:
-        write_json(folder / DONE, {"contender": name, "seed": seed, "refused": True})
-        return folder
-    model = bench.stage.twin if name == "twin" else bench.stage.model("knows_all")
-    with counted(model) as work:
-        edits = contender.forget(model, bench, chosen.setting if chosen else {}, seed)
-    with under(model, edits):
-        generations = judged_by_kind(model, bench, contest.prompts(bench), seed)
-        measures = contest.measure(model, bench, generations)
-    measures["training_tokens"] = work.million_tokens
-    # Whoever holds the weights leaves edits at inference aside.
-    attacked = attack_curves(model, bench, contest.attackers, seed)
-    lines = [{"contender": name, "seed": seed, "measure": key, "value": value} for key, value in measures.items()]
-    write_parquet(folder / "measures.parquet", pd.DataFrame(lines))
-    write_parquet(folder / "verdicts.parquet", generations.assign(contender=name, seed=seed))
-    write_parquet(folder / "relearning.parquet", attacked.assign(contender=name, seed=seed))
-    facts = {"seconds": round(time.monotonic() - started, 1), "environment": environment()}
-    write_json(folder / DONE, {"contender": name, "seed": seed, **facts})
+    with claimed(folder, {"task": "run of a comparison", "contender": name, "seed": seed}):
+        started = time.monotonic()
+        contest = contest_on(goal)
+        contender, bench = contest.roster[name], _bench(contest, config, out, organism)
+        chosen = chosen_trial(contest, contender, config, out)
+        if contender.standing != "reference" and chosen is None:
+            write_json(folder / DONE, {"contender": name, "seed": seed, "refused": True})
+            return folder
+        model = bench.stage.twin if name == "twin" else bench.stage.model("knows_all")
+        with counted(model) as work:
+            edits = contender.forget(model, bench, chosen.setting if chosen else {}, seed)
+        with under(model, edits):
+            generations = judged_by_kind(model, bench, contest.prompts(bench), seed)
+            measures = contest.measure(model, bench, generations)
+        measures["training_tokens"] = work.million_tokens
+        # Whoever holds the weights leaves edits at inference aside.
+        attacked = attack_curves(model, bench, contest.attackers, seed)
+        lines = [{"contender": name, "seed": seed, "measure": key, "value": value} for key, value in measures.items()]
+        write_parquet(folder / "measures.parquet", pd.DataFrame(lines))
+        write_parquet(folder / "verdicts.parquet", generations.assign(contender=name, seed=seed))
+        write_parquet(folder / "relearning.parquet", attacked.assign(contender=name, seed=seed))
+        record_run(folder, {"seconds": round(time.monotonic() - started, 1)})
+        write_json(folder / DONE, {"contender": name, "seed": seed})
     return folder
 
 
@@ -240,7 +242,8 @@ def _indices(contender: Contender, config: ComparisonConfig) -> range:
 def _how_made(out: Path, runs: Sequence[Contender], config: ComparisonConfig) -> list[dict[str, object]]:
     """The runs by the versions they were made with, and their seconds: a comparison may go on elsewhere."""
     names = [f"{contender.name}-{seed}" for contender in runs for seed in config.seeds]
-    records = pd.DataFrame([{"environment": {}, "seconds": 0.0, **read_record(out / "runs" / n / DONE)} for n in names])
+    made = [read_record(out / "runs" / name / IDENTITY_FILE) for name in names]
+    records = pd.DataFrame([{"environment": {}, "seconds": 0.0} | record for record in made])
     by_versions = records.assign(run=names).groupby(records["environment"].map(str), sort=False)
     return [
         {"environment": of["environment"].iloc[0], "runs": of["run"].tolist(), "seconds": round(of["seconds"].sum())}

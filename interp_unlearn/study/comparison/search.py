@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +35,6 @@ class Trial:
         kl: on validation documents to be retained, in nats per token.
         relearned: target share after the rehearsal of relearning, on validation prompts.
         refusal: why the method refused, if it did.
-        seconds: the trial took.
     """
 
     contender: str
@@ -47,7 +45,6 @@ class Trial:
     kl: float | None = None
     relearned: float | None = None
     refusal: str | None = None
-    seconds: float = 0.0
 
     @property
     def affordable(self) -> bool:
@@ -61,7 +58,6 @@ def try_setting(contender: Contender, index: int, bench: Bench, rehearsal: Attac
     if file.exists():
         _read_trial(out, contender, index)
         return file
-    started = time.monotonic()
     setting = contender.settings[index]
     model = bench.stage.model("knows_all")
     try:
@@ -76,8 +72,7 @@ def try_setting(contender: Contender, index: int, bench: Bench, rehearsal: Attac
             kl = divergence(model, bench, bench.stage.sets.retain_validation)
         found = {verdict: mean_of(verdicts == verdict) for verdict in VERDICTS} | {"kl": kl}
         found["relearned"] = relearned_share(model, bench, rehearsal, TUNING_SEED)
-    seconds = round(time.monotonic() - started, 1)
-    write_json(file, asdict(Trial(contender.name, setting, seconds=seconds, **found)))
+    write_json(file, asdict(Trial(contender.name, setting, **found)))
     return file
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +37,6 @@ def make_model(subject: Subject, seed: int, config: EvidenceConfig, out: Path) -
     folder = model_folder(out, subject, seed)
     if (folder / RECORD).exists():
         return folder
-    started = time.monotonic()
     bench = bench_of(subject.goal, config, out)
     model = bench.stage.model("knows_all")
     contest_on(subject.goal).roster[subject.method].forget(model, bench, dict(subject.setting), seed)
@@ -52,7 +50,6 @@ def make_model(subject: Subject, seed: int, config: EvidenceConfig, out: Path) -
             "steps": bench.steps,
             "weights": model.hash(),
             "original": bench.stage.model("knows_all").hash(),
-            "seconds": round(time.monotonic() - started, 1),
             "environment": environment(),
         },
     )

@@ -37,6 +37,7 @@ PARTS = ("objectives", "probes", "drift", "statistics")
 SAMPLE, SEED, SECONDS = 300, 1, 600
 RUN = ROOT / "runs" / "mutation"
 NEAREST, DRAWN = 80, 40
+SIGNATURES = "tests/test_public_signatures.py"
 SKIPPED = ("Variable", "RemoveDecorator", "ExceptionReplacer", "Bit", "Shift", "Pow", "_Is_", "_IsNot_")
 KEPT = ("Is_IsNot", "IsNot_Is", "Delete_")
 
@@ -103,7 +104,7 @@ def reaching(coverage: Path, faults: Sequence[Fault]) -> dict[tuple[str, int], l
     """The tests that reach each fault's line, from the contexts of a coverage file; those that run least code first.
 
     What a fixture runs is in the context of the first test that asked for it: all tests of its file are taken. A line
-    that is run on import alone, such as a default, is reached by whatever reaches its file.
+    that is run on import alone, such as a default, is reached by what reaches its file, and by the test of signatures.
     """
     from coverage import CoverageData
 
@@ -120,10 +121,12 @@ def reaching(coverage: Path, faults: Sequence[Fault]) -> dict[tuple[str, int], l
     for fault in faults:
         lines = by_line.get(measured.get((ROOT / fault.path).resolve(), ""), {})
         contexts = {context for context in lines.get(fault.line, []) if "::" in context}
-        if not contexts and fault.line in lines:
+        on_import = not contexts and fault.line in lines
+        if on_import:
             contexts = {context for each in lines.values() for context in each if "::" in context}
         names = {_test(context) for context in contexts}
         names |= {test for each in contexts if each.endswith("|setup") for test in of_module[_module(each)]}
+        names |= {SIGNATURES} if on_import else set()
         found[fault.path, fault.line] = sorted(names, key=lambda name: (breadth[name], name))
     return found
 
@@ -192,7 +195,7 @@ def first_failing(copy: Path, tests: Sequence[str], seconds: int | None = None) 
     if done.returncode < 0 or "KeyboardInterrupt" in done.stdout[-2000:]:
         raise RuntimeError(f"the tests in {copy} were stopped (exit code {done.returncode}): {' '.join(tests)}")
     named = re.search(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
-    return (named[1],) if named and named[1] in tests else tests
+    return (named[1],) if named and {named[1], _module(named[1])} & set(tests) else tests
 
 
 @cache

@@ -209,6 +209,24 @@ def test_headers_that_are_none_are_refused(header: bytes, tmp_path: Path) -> Non
         stored_tensors(file)
 
 
+@pytest.mark.parametrize("dtype", ["F4", "zork"])
+def test_numbers_of_an_unknown_kind_are_refused(dtype: str, tmp_path: Path) -> None:
+    header = b'{"a": {"dtype": "%s", "shape": [1], "data_offsets": [0, 4]}}' % dtype.encode()
+    (tmp_path / SINGLE).write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(CheckpointError, match=f"a: {dtype} is no dtype known here"):
+        stored_tensors(tmp_path / SINGLE)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_quantised_weights_are_not_written_over(dtype: torch.dtype, copied: Path, tmp_path: Path) -> None:
+    tensors = load_file(copied / SINGLE)
+    name = next(name for name in tensors if name.endswith("down_proj.weight"))
+    save_file(tensors | {name: tensors[name].to(dtype)}, copied / SINGLE, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"down_proj.weight is quantised to {dtype}"):
+        write_changed(copied, tmp_path / "out", {name: tensors[name] + 1})
+    assert not (tmp_path / "out").exists()
+
+
 def test_shards_in_their_folder_and_in_the_hubs_cache_are_read(copied: Path) -> None:
     expected = load_model(copied)[0].state_dict()
     snapshot = copied.parent / "snapshots" / "main"

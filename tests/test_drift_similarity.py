@@ -137,6 +137,13 @@ def test_what_does_not_vary_has_no_similarity() -> None:
     assert row[["cka", "null_low", "pca_similarity", "pca_shift"]].isna().all()
     with pytest.raises(DataError, match="at least 4"):
         measured(h0, h0, keep=np.arange(N) < 3)
+    with pytest.raises(ConfigError, match="an entry for each of"):
+        measured(h0, h0, keep=np.ones(N - 1, dtype=bool))
+    for x, y in ((h0, h0[1:]), (h0[0], h0[0]), (h0[None], h0)):
+        with pytest.raises(ConfigError, match="of the same tokens, got"):
+            debiased_cka(x, y)
+    with pytest.raises(DataError, match="at least 4, got 3"):
+        debiased_cka(h0[:3], h0[:3])
     with pytest.raises(ConfigError, match="max_tokens"):
         measured(h0, h0, max_tokens=3)
     with pytest.raises(ConfigError, match="same tokens"):

@@ -133,6 +133,26 @@ def test_nothing_that_was_read_is_left_and_tables_are(everything: Any) -> None:
     assert set(json.loads((out / "drift.json").read_text())["cannot_show"]) == set(MEASURES)
 
 
+def test_saved_by_hand_as_by_the_run(everything: Any, tmp_path: Path) -> None:
+    result, out = everything
+    result.save(tmp_path)
+    written = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {Path("summary.parquet"), Path("drift.json"), Path("measures/cka/cka.parquet")} <= set(written)
+    assert sum(path.parts[0] == "measures" for path in written) == sum(map(len, result.tables.values()))
+    assert {path: (out / path).read_bytes() for path in written} == written
+
+
+def test_angles_without_weights_need_probes(checkpoints: dict[str, Path], probes: ProbeSet) -> None:
+    def loads_it() -> HookedModel:  # a function gives a model, and no weights to compare
+        return HookedModel.from_pretrained(checkpoints["unlearned"])
+
+    told: dict[str, Any] = {"measures": ["angles", "displacement"], **QUICK}
+    found = run_drift(loads_it, checkpoints["original"], TEXTS, probes=probes, **told).tables["angles"]["angles"]
+    assert set(zip(found["first"], found["second"], strict=True)) == {("probe", "displacement")}
+    missing = run_drift(loads_it, checkpoints["original"], TEXTS, **told).missing()
+    assert "give Checkpoint(path)" in missing["angles"]
+
+
 def test_what_lacks_its_inputs_gets_a_reason_and_no_score(checkpoints: dict[str, Path]) -> None:
     models = (checkpoints["unlearned"], checkpoints["original"])
     names = ["unlearning_depth", "logit_lens", "retrained_probes", "displacement"]
@@ -277,6 +297,10 @@ def test_settings_and_texts_that_make_no_sense_are_refused(checkpoints: dict[str
         DriftTexts(["x"], ["a", "b"])
     with pytest.raises(DataError, match="one a prompt"):
         Answers(["x"], [])
+    with pytest.raises(ConfigError, match=r"groups: expected one a prompt \(1\), got 2"):
+        Answers(["x"], ["y"], ["a", "b"])
+    with pytest.raises(DataError, match="no texts"):
+        DriftTexts([], [])
     assert DriftTexts(["x", "y"], ["retain", "forget"]).names == ("forget", "retain")
 
 

@@ -1,6 +1,7 @@
 """Weight deltas: planted changes in models, checkpoint folders and references, and changes without any direction."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,40 @@ class TestPlantedChange:
         with pytest.raises(ConfigError, match="give that model"):
             weight_delta("folder", reference)
 
+    def test_what_it_writes_into_the_stream_as_columns(self, model: HookedModel, original: HookedModel) -> None:
+        add_rank_one(model)
+        with torch.no_grad():  # what is no matrix of a block that writes has no part in it
+            model.architecture.embed.get_parameter("weight")[3] += 1
+        delta = weight_delta(model, original)
+        if model.architecture.post_norms:
+            assert delta.to_subspaces(2) == {}
+            return
+        ((site, columns),) = delta.to_subspaces(2).items()
+        assert site == POST and columns.shape[0] == 32
+        assert abs(float(columns[:, 0] @ (WRITTEN / WRITTEN.norm()))) == pytest.approx(1, abs=1e-5)
+        assert delta.to_subspaces(1)[POST].shape == (32, 1)
+        with pytest.raises(ConfigError, match="k must be at least 1, got 0"):
+            delta.to_subspaces(0)
+
+    def test_two_matrices_of_a_layer_side_by_side(self, llama: HookedModel) -> None:
+        before = HookedModel(copy.deepcopy(llama.hf), llama.tokenizer)
+        add_rank_one(llama)
+        ((_, weight),) = parameters_by_role(llama.hf, ["attn.o"], [1]).items()
+        with torch.no_grad():
+            weight.add_(torch.outer(gaussian(5, 32).float(), gaussian(6, weight.shape[1]).float()))
+        columns = weight_delta(llama, before, n_directions=1).to_subspaces(1)[POST]
+        written = torch.stack([gaussian(5, 32).float(), WRITTEN], dim=1)
+        assert torch.linalg.matrix_rank(columns) == 2
+        torch.testing.assert_close(columns @ torch.linalg.pinv(columns) @ written, written, rtol=1e-4, atol=1e-4)
+
+    def test_its_frame_is_a_copy(self, llama: HookedModel) -> None:
+        before = HookedModel(copy.deepcopy(llama.hf), llama.tokenizer)
+        add_rank_one(llama)
+        delta = weight_delta(llama, before)
+        frame = delta.to_frame()
+        frame["share"] = 7
+        assert delta.table["share"].tolist() == pytest.approx([1])
+
     def test_saved(self, llama: HookedModel, tmp_path: Path) -> None:
         import pandas as pd
 
@@ -170,6 +205,51 @@ def test_other_precisions_and_other_models(llama: HookedModel) -> None:
     assert weight_delta(again, half).changed == ()
     with pytest.raises(CheckpointError, match="do not have the same tensors"):
         weight_delta(HookedModel(make_hf("gpt2"), llama.tokenizer), llama)
+
+
+def test_shapes_and_numbers_that_cannot_be_compared(llama: HookedModel, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    llama.hf.save_pretrained(tmp_path / "original")
+    name, _ = down_proj(llama)
+    changes: dict[str, Callable[[Tensor], Tensor]] = {
+        "cut": lambda weight: weight[:, :-1].contiguous(),
+        "quantised": lambda weight: weight.to(torch.int8),
+        "otherwise": lambda weight: weight.to(torch.float8_e4m3fn),
+    }
+    for folder, change in changes.items():
+        llama.hf.save_pretrained(tmp_path / folder)
+        file = tmp_path / folder / "model.safetensors"
+        tensors = load_file(file)
+        tensors[name] = change(tensors[name])
+        save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"down_proj.*: shape \(32, 47\) in the changed model, \(32, 48\) before"):
+        weight_delta(tmp_path / "cut", tmp_path / "original")
+    with pytest.raises(ConfigError, match=r"down_proj.* is quantised to torch\.int8, torch\.float32"):
+        weight_delta(tmp_path / "quantised", tmp_path / "original")
+    with pytest.raises(ConfigError, match=r"is quantised to torch\.float32, torch\.int8"):
+        weight_delta(tmp_path / "original", tmp_path / "quantised")
+    for both in ("quantised", "otherwise"):  # their codes say nothing without the scales
+        with pytest.raises(ConfigError, match="compare unquantised checkpoints"):
+            weight_delta(tmp_path / both, tmp_path / both)
+    with pytest.raises(ConfigError, match="n_directions must be at least 1, got 0"):
+        weight_delta(tmp_path / "original", tmp_path / "original", n_directions=0)
+
+
+def test_buffers_of_old_checkpoints_are_no_weights(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = make_hf("gpt2")
+    for folder in ("old", "new"):
+        model.save_pretrained(tmp_path / folder)
+    file = tmp_path / "old" / "model.safetensors"
+    masks = {"transformer.h.0.attn.bias": torch.ones(1, 1, 8, 8), "transformer.h.0.crossattention.bias": torch.ones(1)}
+    save_file(load_file(file) | masks, file, {"format": "pt"})
+    found = weight_delta(tmp_path / "old", tmp_path / "new")
+    assert found.changed == () and found.n_tensors == len(list(model.named_parameters()))
+    save_file(load_file(file) | {"transformer.h.0.attn.other": torch.ones(1)}, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"transformer\.h\.0\.attn\.other only in one"):
+        weight_delta(tmp_path / "old", tmp_path / "new")
 
 
 def test_a_folder_without_safetensors_is_refused(llama: HookedModel, tmp_path: Path) -> None:

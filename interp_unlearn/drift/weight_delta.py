@@ -18,6 +18,7 @@ from interp_unlearn.drift.paired import token_chunks
 from interp_unlearn.drift.spectrum import first_share, leading, leading_left, second_moment
 from interp_unlearn.drift.weights import Place, Weights, open_weights
 from interp_unlearn.errors import CheckpointError, ConfigError
+from interp_unlearn.models.checkpoint_copy import WEIGHTS
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.sites import Site
 from interp_unlearn.statistics import effective_rank
@@ -163,7 +164,7 @@ def weight_delta(
         now, before = new[name], old[name]
         if now.shape != before.shape:
             raise ConfigError(f"{name}: shape {tuple(now.shape)} in the changed model, {tuple(before.shape)} before")
-        if not now.is_floating_point() or not before.is_floating_point():
+        if not {now.dtype, before.dtype} <= set(WEIGHTS.values()):
             raise ConfigError(f"{name} is quantised to {now.dtype}, {before.dtype}; compare unquantised checkpoints")
         precision = torch.promote_types(now.dtype, before.dtype)
         if torch.equal(now.to(precision), before.to(precision)):

@@ -22,7 +22,13 @@ from interp_unlearn.errors import ArtifactError, CheckpointError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own library
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+WEIGHTS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""What weights are stored as; in the others lie the codes of quantised ones, and buffers."""
+DTYPES = WEIGHTS | {
+    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool},
+    **{"U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "C64": torch.complex64},
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ def write_changed(
         The stored names of the tensors that were written.
 
     Raises:
-        CheckpointError: there are no safetensors files, a tensor is not in them, or has another shape there.
+        CheckpointError: there are no safetensors files, a tensor is not in them, or is quantised or of another shape
+            there.
     """
     source = checkpoint_folder(checkpoint)
     files = weight_files(source)
@@ -68,6 +75,8 @@ def write_changed(
         for name, tensor in tensors.items():
             key = _stored_name(name, prefix, stored, source)
             file, entry = stored[key]
+            if entry.dtype not in WEIGHTS.values():
+                raise CheckpointError(f"{source}: {key} is quantised to {entry.dtype}; use an unquantised checkpoint")
             if entry.shape != tuple(tensor.shape):
                 raise CheckpointError(f"{source}: {key} has shape {entry.shape} there and {tuple(tensor.shape)} here")
             value = _bytes_of(tensor, entry.dtype)
@@ -87,7 +96,7 @@ def stored_tensors(file: Path) -> dict[str, StoredTensor]:
     """What a safetensors file holds, from its header alone.
 
     Raises:
-        CheckpointError: it is no such file, or its header does not fit it.
+        CheckpointError: it is no such file, its header does not fit it, or it holds numbers of an unknown kind.
     """
     size = file.stat().st_size
     with file.open("rb") as opened:
@@ -108,7 +117,7 @@ def stored_tensors(file: Path) -> dict[str, StoredTensor]:
     found: dict[str, StoredTensor] = {}
     for name, (dtype, shape, first, last) in places.items():
         if dtype not in DTYPES:
-            continue
+            raise CheckpointError(f"{file}: {name}: {dtype} is no dtype known here ({', '.join(DTYPES)})")
         start, end = 8 + length + first, 8 + length + last
         if not 8 + length <= start <= end <= size:
             raise CheckpointError(f"{file}: {name} lies outside of the file; download the checkpoint again")

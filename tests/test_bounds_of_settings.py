@@ -41,6 +41,10 @@ def of_drift(**options: Any) -> DriftSetup:
     return DriftSetup(DriftTexts(["a"], ["b"]), **options)
 
 
+def of_probes(**options: Any) -> ProbeSettings:
+    return ProbeSettings(**PROBES | options)
+
+
 def of_folds(folds: int, n: int = 8) -> Any:
     return make_folds(LABELS[:n], np.arange(n), folds, 0)
 
@@ -67,17 +71,17 @@ BOUNDS: list[tuple[Callable[..., Any], list[Mapping[str, Any]], list[Mapping[str
     ),
     (TunedLensConfig, [{"held_out": 1e-9}, {"held_out": 1 - 1e-9}], [{"held_out": 0.0}, {"held_out": 1.0}], "held_out"),
     *(
-        (lambda **told: ProbeSettings(**PROBES | told), [{name: 0}], [{name: -1}], f"^{name}: expected at least 0")
+        (of_probes, [{name: 0}], [{name: -1}], f"^{name}: expected at least 0")
         for name in ("seed", "shuffles", "bootstrap", "resamples")
     ),
     (
-        lambda **told: ProbeSettings(**PROBES | told),
+        of_probes,
         [{"C": 1e-12}, {"C": [1.0, 2.0], "C_sites": [LATE]}],
         [{"C": 0.0}, {"C": []}, {"C": -1.0}, {"C": [1.0, 0.0]}],
         "expected C above 0",
     ),
     (
-        lambda **told: ProbeSettings(**PROBES | told),
+        of_probes,
         [{"C": [1.0, 2.0], "C_sites": [LATE]}],
         [{"C": [1.0], "C_sites": [LATE]}, {"C": [1.0, 2.0], "C_sites": []}],
         "C_sites says where",
@@ -101,12 +105,9 @@ BOUNDS: list[tuple[Callable[..., Any], list[Mapping[str, Any]], list[Mapping[str
     ),
     (of_scale, [{"quantile": 0}, {"quantile": 1}], [{"quantile": -1e-9}, {"quantile": 1 + 1e-9}], "quantile"),
     (of_scale, [{"quantile": 0.5, "beyond": 1e-3}], [{"quantile": 0.5, "beyond": 0.0}], "must project beyond"),
-    (
-        bootstrap_means,
-        [{"columns": [1.0, 2.0], "n": 1, "seed": 0}],
-        [{"columns": [1.0, 2.0], "n": 0}, {"columns": [1.0, 2.0], "seed": -1}, {"columns": [1.0]}],
-        "expected at least one|expected 0 or more|at least two",
-    ),
+    (bootstrap_means, [{"columns": [1.0, 2.0], "n": 1}], [{"columns": [1.0, 2.0], "n": 0}], "n: expected at least one"),
+    (bootstrap_means, [{"columns": [1.0, 2.0], "seed": 0}], [{"columns": [1.0, 2.0], "seed": -1}], "seed: expected 0"),
+    (bootstrap_means, [{"columns": [1.0, 2.0]}], [{"columns": [1.0]}], "at least two groups or rows, got 1"),
     (
         bootstrap_mean,
         [{"values": [1.0, 2.0], "level": 1e-9}, {"values": [1.0, 2.0], "level": 1 - 1e-9}],

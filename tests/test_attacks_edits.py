@@ -17,6 +17,7 @@ from interp_unlearn.attacks import (
     SteerBack,
     run_attacks,
 )
+from interp_unlearn.attacks.attack import Target
 from interp_unlearn.attacks.neurons import largest, mean_neurons, sketch
 from interp_unlearn.attacks.streams import displacement, read_streams
 from interp_unlearn.directions import Directions, value_vectors
@@ -160,6 +161,15 @@ class TestNeurons:
         attack = NeuronScaling(("direction",), 1, (-0.25,), directions, n_random=0)
         row = attacked(loud, hidden, attack, score="answer_probability").iloc[0]
         assert row["recovered"] == pytest.approx(1.0, abs=1e-4)  # in the last block BOS does not matter
+
+    def test_neurons_that_two_sites_agree_on_are_scaled_once(self, original: HookedModel):
+        vector = value_vectors(original, 1)[22]
+        directions = Directions({Site(1, "resid_mid"): vector, Site(1, "resid_post"): vector})
+        attack, known = NeuronScaling(("direction",), 3, (0.0,), directions, n_random=0), what_it_knows(original)
+        target = Target(original, Setup(known, DATA), known(original))
+        chosen = attack._aligned(target)
+        assert sum(map(len, chosen.values())) == 3 and 22 in chosen[1]
+        assert all(len(set(neurons)) == len(neurons) for neurons in chosen.values())
 
     def test_what_did_not_change_is_not_scaled(self, original: HookedModel):
         table = attacked(original, misdirected(original), NeuronScaling(factors=(0.0,), n_random=0))

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from planted_unlearning import DATA, GROUPS, PROMPTS, copied, make_original, what_it_knows
 
+from interp_unlearn.artifacts import read_parquet
 from interp_unlearn.attacks import (
     Attack,
     FewShot,
@@ -18,8 +20,10 @@ from interp_unlearn.attacks import (
     Setup,
     run_attacks,
 )
+from interp_unlearn.attacks.attack import Attempt
+from interp_unlearn.attacks.recovery import describe
 from interp_unlearn.data import Question
-from interp_unlearn.errors import ConfigError
+from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.unlearning import UnlearnData
 
@@ -100,6 +104,38 @@ def test_where_other_words_leave_the_original_with_nothing_there_is_no_share(mod
     (row,) = attempts(models, Reformat(prefixes=("then",)), Confused(PROMPTS)).to_dict("records")
     assert (row["score"], row["original"]) == (0.0, 0.0) and row["recovered"] != row["recovered"]
     assert row["reason"].startswith("no gap to recover")
+
+
+def test_items_are_stored_beside_what_the_original_scored_in_the_same_words(models: Models, tmp_path: Path):
+    @dataclass(frozen=True, eq=False)
+    class Hesitant(Guarded):
+        """In other words the original knows every second answer, and gives no score for the first."""
+
+        def score_all(self, model: HookedModel):
+            plain = super().score_all(model)
+            every = np.arange(len(plain)) % 2.0
+            every[0] = np.nan
+            return np.where(["then" in prompt for prompt in self.prompts], every, plain)
+
+    measure = Hesitant(PROMPTS, groups=GROUPS)
+    told: dict[str, Any] = {"out": tmp_path / "attacks", "progress": False}
+    found = run_attacks(*models, measure, DATA, [Reformat(prefixes=("then", "please"))], **told)
+    first, second = (rows for _, rows in found.items.groupby("setting", sort=False))
+    assert first["original"].isna().tolist() == [name == "0" for name in first["id"]]
+    assert first["original"].dropna().tolist() == [float(name) % 2 for name in first["id"] if name != "0"]
+    assert second["original"].tolist() == [1.0] * len(PROMPTS)
+    assert found.attempts["original"].tolist() == [first["original"].mean(), 1.0]
+    (stored,) = (tmp_path / "attacks" / "attacks").glob("reformat-*/items.parquet")
+    read_parquet(stored).drop(columns="original").to_parquet(stored)
+    with pytest.raises(ArtifactError, match="have no column original; remove the folder and run the attack again"):
+        run_attacks(*models, measure, DATA, [Reformat(prefixes=("then", "please"))], **told)
+
+
+def test_an_original_without_a_score_in_other_words_is_not_replaced_by_the_plain_one():
+    scored = MeasuredItems.of("knows", [1.0, 0.0], groups=["a", "b"])
+    nothing = MeasuredItems.of("knows", [np.nan, np.nan], groups=["a", "b"])
+    row = describe("reformat", Attempt({}, scored, original=nothing), scored, scored)
+    assert row["n"] == 0 and row["reason"] == "no item was scored on all of the models compared"
 
 
 def test_multiple_choice_is_asked_in_its_other_forms(models: Models):

@@ -42,6 +42,13 @@ def test_empty_file(tmp_path: Path, name: str) -> None:
         read_texts(tmp_path / name)
 
 
+@pytest.mark.parametrize("suffix", ["json", "csv", "tsv"])
+def test_rows_are_not_taken_for_texts(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"texts.{suffix}").write_text('{"text": "one"}\n{"text": "two"}\n')
+    with pytest.raises(DataError, match=r"holds rows, not one text a line; write it as \.jsonl or \.parquet"):
+        read_texts(tmp_path / f"texts.{suffix}")
+
+
 @pytest.mark.parametrize("texts", [[], ["a", " "], ["a\nb"], ["a\r"]])
 def test_unreadable_texts_are_not_written(tmp_path: Path, texts: list[str]) -> None:
     with pytest.raises(DataError):

@@ -1,15 +1,19 @@
 """What drift and probes refuse at the last moment, each by a message of its own, and their rarer ways."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from conftest import TEXTS, make_hf, make_tokenizer
+from conftest import COMMON, TEXTS, make_hf, make_tokenizer
 from probe_stores import make_store
+from safetensors.torch import load_file, save_file
 from test_drift_paired import EARLY, LATE, gaussian, token_store
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from interp_unlearn.activations import ActivationStore, collect
 from interp_unlearn.drift import (
@@ -127,6 +131,27 @@ def test_what_is_to_be_read_must_be_given(llama: HookedModel, tmp_path: Path) ->
     assert read_model(llama, [], setup, tmp_path).stream is None and not list(tmp_path.iterdir())
 
 
+def test_prompts_are_read_whole_whatever_the_length_of_texts(llama: HookedModel, tmp_path: Path) -> None:
+    answers = Answers(TEXTS, ANSWERS)
+    texts = DriftTexts(TEXTS, ["forget"] * 4)
+    whole, cut = (
+        read_model(llama, ["stream", "prompts", "answered"], replace_length(texts, answers, length), tmp_path / name)
+        for name, length in (("whole", None), ("cut", 2))
+    )
+    assert cut.stream is not None and cut.stream.rows["n_tokens"].max() == 1  # with BOS two
+    pd.testing.assert_frame_equal(whole.lens, cut.lens)
+    assert whole.answered is not None and cut.answered is not None
+    assert whole.answered.rows["n_tokens"].tolist() == cut.answered.rows["n_tokens"].tolist()
+    long = Answers([" ".join(["cat"] * (llama.context_length or 0))], [" sat"])
+    for reading in ("prompts", "answered"):
+        with pytest.raises(DataError, match=f"longer than the {llama.context_length} tokens of the context"):
+            read_model(llama, [reading], replace_length(texts, long, None), tmp_path / "long")
+
+
+def replace_length(texts: DriftTexts, answers: Answers, max_length: int | None) -> DriftSetup:
+    return DriftSetup(texts, answers=answers, max_length=max_length, progress=False)
+
+
 def test_a_model_without_a_head_reads_nothing_out() -> None:
     body: Any = make_hf("llama").get_decoder()
     model = HookedModel(body, make_tokenizer(), name="body")
@@ -170,6 +195,37 @@ def test_a_matrix_is_told_from_its_transpose_and_from_a_stranger(name: str, stor
     stranger = weights.place(matrix.replace(stored, "adapter"))
     assert stranger.kind == "block" and stranger.role is None and not stranger.transposed and not stranger.writes
     assert len(weights) == len(list(weights)) == len(dict(model.hf.named_parameters()))
+
+
+def test_the_weights_that_count_are_those_that_are_loaded(llama: HookedModel, tmp_path: Path) -> None:
+    """Of a tied pair whichever name is stored; of two copies in a folder the one that transformers takes."""
+    hf: Any = LlamaForCausalLM(LlamaConfig(**COMMON | {"tie_word_embeddings": True})).eval()
+    original = HookedModel(hf, make_tokenizer(), name="tied")
+    original.save_pretrained(tmp_path / "original")
+    with torch.no_grad():
+        hf.model.embed_tokens.weight[5] += 1
+        hf.model.layers[1].mlp.down_proj.weight.add_(0.1)
+    original.save_pretrained(tmp_path / "changed")
+    expected = ("model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight")
+    assert weight_delta(tmp_path / "changed", tmp_path / "original").changed == expected
+    single = tmp_path / "changed" / "model.safetensors"
+    tensors = load_file(single)
+    renamed = {name.replace("model.embed_tokens", "lm_head"): tensor for name, tensor in tensors.items()}
+    assert "lm_head.weight" in renamed and "model.embed_tokens.weight" not in renamed
+    save_file(renamed, single, metadata={"format": "pt"})
+    assert (
+        HookedModel.from_pretrained(tmp_path / "changed")
+        .hf.get_input_embeddings()
+        .weight.equal(  # pyright: ignore[reportAttributeAccessIssue]
+            hf.model.embed_tokens.weight
+        )
+    )
+    assert weight_delta(tmp_path / "changed", tmp_path / "original").changed == expected
+    stale = dict.fromkeys(tensors, "stale.safetensors")
+    save_file(load_file(tmp_path / "original" / "model.safetensors"), tmp_path / "changed" / "stale.safetensors")
+    index = tmp_path / "changed" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": stale}))
+    assert weight_delta(tmp_path / "changed", tmp_path / "original").changed == expected
 
 
 def test_an_eraser_of_dimensions_that_repeat_each_other_is_that_of_the_different_ones() -> None:

@@ -59,6 +59,17 @@ def test_what_the_probes_were_scored_on_is_said(probes: ProbeSet) -> None:
     assert retrained_probes(probes, other, **OPTIONS)["scored"].tolist()[1] == "other_texts"
 
 
+def test_stores_without_texts_are_told_apart_by_the_hash_of_their_data(probes: ProbeSet) -> None:
+    changed, floor = separated(6.0, 3.0, axis=1), separated(0.0, 0.0, axis=2)
+    silent = [
+        ActivationStore(s.vectors, s.rows.drop(columns="text"), {**s.metadata, "data_hash": name})
+        for s, name in ((changed, "one"), (floor, "one"), (floor, "another"))
+    ]
+    retrained_probes(probes, silent[0], never_knew=silent[1], **OPTIONS)
+    with pytest.raises(DataError, match="texts or labels are not those"):
+        retrained_probes(probes, silent[0], never_knew=silent[2], **OPTIONS)
+
+
 def test_what_does_not_fit_is_refused(probes: ProbeSet) -> None:
     changed = separated(1.0, 1.0, axis=1)
     with pytest.raises(DataError, match="texts or labels are not those"):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from interp_unlearn.artifacts import read_parquet, write_parquet
-from interp_unlearn.attacks import Quantise, Relearn
+from interp_unlearn.attacks import FewShot, Quantise, Relearn
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.figures import plot_attacks, plot_patching
 from interp_unlearn.interventions import HookedModel
@@ -27,11 +27,12 @@ from interp_unlearn.study.evidence import (
     gather_evidence,
 )
 from interp_unlearn.study.evidence import evidence as module
-from interp_unlearn.study.evidence.attacked import attack_folder, attack_table
+from interp_unlearn.study.evidence.attacked import CHOSEN, attack_folder, attack_table
 from interp_unlearn.study.evidence.dissected import patch_texts
 from interp_unlearn.study.evidence.judged import Judged, asked_examples, outcome_on
 from interp_unlearn.study.evidence.plan import SUBJECTS, Subject
 from interp_unlearn.study.evidence.report import evidence_markdown
+from interp_unlearn.study.plan import TWINS
 from interp_unlearn.study.stage import load_stage
 
 
@@ -120,6 +121,22 @@ def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
     text = evidence_markdown(table.reset_index(), check_predictions(table.reset_index()), {}, 2, config.n_asked)
     assert "| relearning, the rest taught | 0.60 [0.60, 0.60]; +0.50 |" in text
     assert f"Of {len(PREDICTIONS)} predictions" in text and "2 seeds" in text
+
+
+def test_what_is_asked_in_other_words_is_held_against_the_original_asked_so(tmp_path: Path) -> None:
+    stage = load_stage("knowledge")
+    config = EvidenceConfig(seeds=(0,), subjects=(Subject("knowledge", "rmu"),), pairs=(), n_asked=24, n_resamples=50)
+    attacks = (FewShot(), Quantise((8,)))
+    for name in ("knowledge-rmu", "knowledge-twin"):
+        attacked._attack(stage, str(stage.organism / TWINS["knowledge"]), attacks, name, 0, config, tmp_path)
+    worst = read_parquet(attack_folder(tmp_path, "knowledge-rmu", 0) / CHOSEN).set_index("attack")
+    table = attack_table(tmp_path, config).set_index(["method", "attack"])
+    assert worst.loc["quantise", "original"] > 0.9
+    assert 0.2 < worst.loc["few_shot", "original"] < 0.8, "solved examples do not leave the original as it was"
+    for attack in ("few_shot", "quantise"):
+        found, expected = table.loc[("rmu", attack)], worst.loc[attack]
+        for column in ("score", "unlearned", "original", "recovered"):
+            assert found[column] == pytest.approx(expected[column], nan_ok=True), (attack, column)
 
 
 def test_plans_are_checked() -> None:

@@ -213,6 +213,10 @@ def test_the_harness_takes_shots_and_refuses_what_it_cannot_ask(llama, harness):
         score_with_harness(llama, [Question("q", ("a", "b"), 0, "s")])
     with pytest.raises(DataError, match="empty"):
         score_with_harness(llama, [])
+    # The harness would cut from the left, and score what is left of the question.
+    long = Question(" ".join(["cat"] * 2 * llama.context_length), ("a", "b", "c", "d"), 0, "s")
+    with pytest.raises(DataError, match=rf"the longest row has \d+ tokens, the model takes {llama.context_length}"):
+        score_with_harness(llama, [QUESTIONS[0], long])
 
 
 def test_the_verbs(tokenizer, tmp_path, capsys):

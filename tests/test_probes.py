@@ -245,6 +245,7 @@ class TestProbeSet:
         ({"labels": ["toxic"] * 200}, "expected 0 and 1"),
         ({"labels": [0, 1]}, "one per row"),
         ({"groups": ["a"] * 3}, "one per row"),
+        ({"groups": ["a", "b", None, "c"] * 50}, "row 2 has none"),
         ({"groups": ["a", "b"] * 100}, "fewer folds"),
         ({"labels": np.arange(200) < 100, "groups": [i // 100 for i in range(200)], "folds": 2}, "one class"),
         ({"labels": np.arange(200) < 3}, "rows of each class"),

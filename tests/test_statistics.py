@@ -2,8 +2,10 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -73,10 +75,13 @@ class TestBootstrap:
             ([1.0], None, "at least two"),
             ([1.0, 2.0], ["a", "a"], "at least two"),
             ([1.0, 2.0], ["a"], "one per row"),
+            ([1.0, 2.0, 3.0], ["a", None, "b"], "row 1 has none; give every row a key"),
+            ([1.0, 2.0, 3.0], ["a", "b", math.nan], "row 2 has none"),
+            ([1.0, 2.0, 3.0], [pd.NA, "b", "a"], "row 0 has none"),
             ([1.0, math.nan], None, "finite"),
         ],
     )
-    def test_what_cannot_be_resampled(self, values: list[float], groups: list[str] | None, word: str) -> None:
+    def test_what_cannot_be_resampled(self, values: list[float], groups: list[Any] | None, word: str) -> None:
         with pytest.raises(ConfigError, match=word):
             bootstrap_mean(values, groups)
 

@@ -264,10 +264,16 @@ def test_a_model_against_itself_shows_nothing(tmp_path: Path):
 def test_only_like_is_compared_with_like():
     result = made_up({"a": HIGH, "b": LOW})
     other = result.generations.assign(prompt="x")
+    relabelled = tuple({**scorer, "label": "insult"} for scorer in result.scorers)
+    judged = dataclasses.replace(result, judge_hash="one")
     for wrong, what in (
         (made_up({"a": HIGH, "b": LOW}, seed=1), "settings"),
         (dataclasses.replace(result, generations=other), "prompts"),
         (made_up({"a": HIGH}), "scorers"),
+        (dataclasses.replace(result, scorers=relabelled), "scorers"),
+        (dataclasses.replace(result, judge_hash="another"), "judges"),
     ):
         with pytest.raises(ConfigError, match=f"different {what}"):
-            compare_toxicity(wrong, result)
+            compare_toxicity(wrong, judged)
+    compare_toxicity(judged, judged)
+    compare_toxicity(result, judged)  # one side alone was judged, and no perplexity is compared

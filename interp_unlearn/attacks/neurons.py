@@ -129,7 +129,8 @@ class NeuronScaling(Attack):
             }
             directions = Directions(vectors, name="forget minus neutral")
         found = aligned_value_vectors(model, directions, k=self.n_neurons)
-        best = found.loc[found["side"] == "along"].sort_values("cosine", ascending=False).head(self.n_neurons)
+        best = found.loc[found["side"] == "along"].sort_values("cosine", ascending=False)
+        best = best.drop_duplicates(["mlp_layer", "neuron"]).head(self.n_neurons)  # two sites may share an MLP
         neurons: dict[int, list[int]] = {}
         for layer, neuron in zip(best["mlp_layer"].tolist(), best["neuron"].tolist(), strict=True):
             neurons.setdefault(layer, []).append(neuron)

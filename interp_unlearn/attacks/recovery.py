@@ -97,7 +97,7 @@ def describe(
     }
     if attempt.items is None:
         return row
-    compared = [attempt.items, unlearned, attempt.original or original]
+    compared = [attempt.items, unlearned, original if attempt.original is None else attempt.original]
     compared += [] if attempt.control is None else [attempt.control]
     shared = set.intersection(*(set(items.ids) for items in compared))
     ids = [name for name in attempt.items.ids if name in shared]

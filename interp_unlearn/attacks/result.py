@@ -19,8 +19,8 @@ class AttackResult:
 
     Attributes:
         attempts: see `to_frame`.
-        items: scores behind them: attack, setting, step, id, score (missing where left out), reason, and control where
-            there is one.
+        items: scores behind them: attack, setting, step, id, score (missing where left out), reason, original (asked
+            in the same words), and control where there is one.
         original: scores of the original.
         unlearned: scores of the unlearned model before any attack.
         hashes: of the two models' weights, by "original" and "unlearned".

@@ -23,7 +23,7 @@ from interp_unlearn.attacks.result import AttackResult, joined
 from interp_unlearn.attacks.rounding import Quantise
 from interp_unlearn.attacks.steering import SteerBack
 from interp_unlearn.attacks.wording import FewShot, Reformat
-from interp_unlearn.errors import ConfigError, DiskError, InterpError
+from interp_unlearn.errors import ArtifactError, ConfigError, DiskError, InterpError
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.interventions.model_source import ModelSource, load_source, release
 from interp_unlearn.models.modes import eval_mode
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ATTACKS = "attacks"  # a folder of an attack's own stands under it once the attack is finished
-ITEM_COLUMNS = ("attack", "setting", "step", "id", "score", "reason", "control")
+ITEM_COLUMNS = ("attack", "setting", "step", "id", "score", "reason", "original", "control")
 
 
 def default_attacks() -> tuple[Attack, ...]:
@@ -96,7 +96,8 @@ def run_attacks(
     Raises:
         ConfigError: no attack was given, or two alike.
         ScoreError: no item can be scored on one of the models.
-        ArtifactError: ``out`` holds other models, another measure or other texts.
+        ArtifactError: ``out`` holds other models, another measure or other texts, or an attack without what the
+            original scored beside it.
         InterpError: of the attack that was to be made, if none could be.
     """
     attacks = default_attacks() if attacks is None else tuple(attacks)
@@ -196,10 +197,16 @@ def _tables(
         scores.insert(0, "attack", name)
         scores.insert(1, "setting", row["setting"])
         scores.insert(2, "step", pd.array([attempt.step] * len(scores), dtype="Int64"))
-        control = attempt.control
-        known = {} if control is None else dict(zip(control.ids, control.scores.tolist(), strict=True))
-        parts.append(scores.assign(control=[known.get(name, math.nan) for name in scores["id"]]))
+        scores["original"] = _beside(scores, original if attempt.original is None else attempt.original)
+        scores["control"] = _beside(scores, attempt.control)
+        parts.append(scores)
     return table, joined(parts, ITEM_COLUMNS)
+
+
+def _beside(scores: "pd.DataFrame", other: MeasuredItems | None) -> list[float]:
+    """Another model's scores of the same items; NaN where it has none."""
+    known = {} if other is None else dict(zip(other.ids, other.scores.tolist(), strict=True))
+    return [known.get(name, math.nan) for name in scores["id"]]
 
 
 def _store(folder: Path, attack: Attack, attempts: "pd.DataFrame", items: "pd.DataFrame") -> None:
@@ -211,4 +218,9 @@ def _store(folder: Path, attack: Attack, attempts: "pd.DataFrame", items: "pd.Da
 
 
 def _read(folder: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    return read_parquet(folder / "attempts.parquet"), read_parquet(folder / "items.parquet")
+    items = read_parquet(folder / "items.parquet")
+    if missing := [name for name in ITEM_COLUMNS if name not in items.columns]:
+        raise ArtifactError(
+            f"{folder}: its items have no column {missing[0]}; remove the folder and run the attack again"
+        )
+    return read_parquet(folder / "attempts.parquet"), items

@@ -12,14 +12,14 @@ from interp_unlearn.errors import DataError
 
 def read_texts(path: str | Path) -> list[str]:
     """Read texts: from ``.jsonl`` the field ``text`` of every line, from ``.parquet`` the column ``text`` but for blank
-    rows, from any other file every line that is not blank.
+    rows, from any other file every line that is not blank; ``.json``, ``.csv`` and ``.tsv`` hold rows and are refused.
 
     WikiText (a paragraph a line) and Jigsaw (a sentence a line) are of the second kind. Texts are kept as they stand,
     without the line ending.
 
     Raises:
-        DataError: the file is missing or empty, or a JSON line has no text; of a corpus of WMDP that was named instead
-            of a file, how to come by it.
+        DataError: the file is missing or empty, holds rows, or a JSON line has no text; of a corpus of WMDP that was
+            named instead of a file, how to come by it.
     """
     if not Path(path).exists():
         explain_missing_corpus(str(path))
@@ -28,6 +28,8 @@ def read_texts(path: str | Path) -> list[str]:
     if Path(path).suffix == ".parquet":
         rows = [row for row in read_rows(path, ("text",)) if row["text"] is None or str(row["text"]).strip()]
         return [require_text(path, row["text"], "text", None) for row in rows]
+    if Path(path).suffix in (".json", ".csv", ".tsv"):
+        raise DataError(path, "holds rows, not one text a line; write it as .jsonl or .parquet with the texts as text")
     return [line.removesuffix("\n").removesuffix("\r") for _, line in read_lines(path) if line.strip()]
 
 

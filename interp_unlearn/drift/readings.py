@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from interp_unlearn.activations import ActivationStore, collect
+from interp_unlearn.activations import ActivationStore, collect, plan_collection
 from interp_unlearn.drift.lens import answer_lens
 from interp_unlearn.drift.setup import DriftSetup
-from interp_unlearn.errors import ConfigError
+from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.probes.reading import collect_as_fitted
 from interp_unlearn.sites import Site
 
@@ -54,6 +54,7 @@ def read_model(model: "HookedModel", wanted: Collection[Reading], setup: DriftSe
         SiteError: the model lacks a site.
         ArtifactError: the folder holds other readings.
         ConfigError: prompts, answers or probes are wanted but not given.
+        DataError: a prompt is longer than the model's context.
     """
     texts, answers = setup.texts, setup.answers
     told: dict[str, Any] = {"batch_tokens": setup.batch_tokens, "max_length": setup.max_length}
@@ -65,18 +66,17 @@ def read_model(model: "HookedModel", wanted: Collection[Reading], setup: DriftSe
     if "prompts" in wanted or "answered" in wanted:
         if answers is None:
             raise ConfigError("no prompts with their answers are given; give answers=Answers(...), or --facts")
+        sites = setup.lens_sites(model)
+        whole: dict[str, Any] = told | {"max_length": None}  # in a cut prompt no answer is due
+        if plan_collection(model, answers.prompts, sites, "last").n_cut:
+            raise DataError("answers", f"a prompt is longer than the {model.context_length} tokens of the context")
         if "prompts" in wanted:
-            sites = setup.lens_sites(model)
-            prompts = collect(model, answers.prompts, sites, "last", out=folder / "prompts", **told)
+            prompts = collect(model, answers.prompts, sites, "last", out=folder / "prompts", **whole)
             found |= {"prompts": prompts, "lens": answer_lens(model, prompts, answers.answers)}
         if "answered" in wanted:
             layers = [Site(layer, "resid_post") for layer in range(model.n_layers)]
-            options: dict[str, Any] = told | {
-                "completions": answers.answers,
-                "tokens": "all",
-                "out": folder / "answered",
-            }
-            found["answered"] = collect(model, answers.prompts, layers, "none", **options)
+            options: dict[str, Any] = {"completions": answers.answers, "tokens": "all", "out": folder / "answered"}
+            found["answered"] = collect(model, answers.prompts, layers, "none", **options, **whole)
     if "pooled" in wanted:
         found["pooled"] = _read_pooled(model, setup, folder, told)
     return Readings(**found)

@@ -87,7 +87,8 @@ def _rows(table: "pd.DataFrame", sites: Sequence[Site], model: str, probe: str, 
 
 
 def _check_same_texts(changed: ActivationStore, never_knew: ActivationStore) -> None:
-    same = len(changed) == len(never_knew) and changed.texts == never_knew.texts
+    hashes = [store.metadata.get("data_hash") for store in (changed, never_knew)]  # of stores that keep no texts
+    same = len(changed) == len(never_knew) and changed.texts == never_knew.texts and hashes[0] == hashes[1]
     labels = (changed.labels, never_knew.labels)
     if labels[0] is None or labels[1] is None:
         raise ConfigError("the stores hold no labels; collect them with labels")

@@ -110,7 +110,7 @@ class DriftSetup:
         seed: of draws and the bootstrap.
         batch_tokens: tokens of a pass when texts are read, padding included.
         batch_size: answers in a pass of unlearning depth, or in a readout.
-        max_length: tokens after which a text is cut; None for the model's context length.
+        max_length: tokens after which a text is cut; None for the model's context length. Prompts are never cut.
         progress: whether to show progress bars.
     """
 

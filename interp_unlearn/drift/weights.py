@@ -62,7 +62,8 @@ class Weights(Mapping[str, Tensor]):
         self._structure = structure
         self._architecture: Architecture = resolve_architecture(structure)
         self._parameters = dict(structure.named_parameters(remove_duplicate=False))
-        self._loaders = {name: loader for name, loader in loaders.items() if not self._is_superfluous(name)}
+        self._first = {id(parameter): name for name, parameter in structure.named_parameters()}
+        self._loaders = self._told_once(loaders)
         self._blocks = self._architecture.path_of(self._architecture.blocks).rpartition(".")[2]
         self._roles = {name: role for role in _ROLES for name in _names_of(structure, role)}
         self._head = self._head_names()
@@ -107,13 +108,23 @@ class Weights(Mapping[str, Tensor]):
     def _parameter_name(self, name: str) -> str | None:
         return next((candidate for candidate in self._candidates(name) if candidate in self._parameters), None)
 
-    def _is_superfluous(self, name: str) -> bool:
-        """Whether a stored tensor is the second copy of a tied one, or a buffer that old checkpoints hold."""
-        parameter = self._parameter_name(name)
-        if parameter is not None:
-            return parameter not in dict(self._structure.named_parameters())
+    def _told_once(self, loaders: Mapping[str, Callable[[], Tensor]]) -> dict[str, Callable[[], Tensor]]:
+        """The tensors without buffers that old checkpoints hold, and a tied one once: under its first name, which the
+        checkpoint may not have used."""
         ignored: Iterable[str] = getattr(self._structure, "_keys_to_ignore_on_load_unexpected", None) or ()
-        return any(re.search(pattern, name) for pattern in ignored)
+        found: dict[str, Callable[[], Tensor]] = {}
+        for name, loader in loaders.items():
+            parameter = self._parameter_name(name)
+            if parameter is None:
+                if not any(re.search(pattern, name) for pattern in ignored):
+                    found[name] = loader
+                continue
+            first = self._first[id(self._parameters[parameter])]
+            if first == parameter:
+                found[name] = loader
+            elif not any(candidate in loaders for candidate in self._candidates(first)):
+                found[first] = loader
+        return found
 
     def _candidates(self, name: str) -> tuple[str, ...]:
         prefix = f"{getattr(self._structure, 'base_model_prefix', '')}."

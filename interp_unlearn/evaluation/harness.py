@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -52,7 +52,8 @@ def score_with_harness(
 
     Raises:
         ConfigError: the harness is not installed.
-        DataError: there are no questions, or one has other than four choices.
+        DataError: there are no questions, one has other than four choices, or with its shots one does not fit the
+            model's context.
     """
     import pandas as pd
 
@@ -88,9 +89,11 @@ def score_with_harness(
     }
     if shots:
         task |= {"fewshot_split": "dev", "fewshot_config": {"sampler": "first_n"}}
+
     with _quiet(), eval_mode(model.hf), _same_random_state():
         wrapped: dict[str, Any] = {"pretrained": model.hf, "tokenizer": model.tokenizer, "batch_size": batch_size}
-        live = HFLM(**wrapped, **({} if add_bos is None else {"add_bos_token": add_bos}))
+        live: Any = HFLM(**wrapped, **({} if add_bos is None else {"add_bos_token": add_bos}))
+        live._loglikelihood_tokens = _refusing_long(live._loglikelihood_tokens, live.max_length)
         found = cast(Any, lm_eval).simple_evaluate(
             live,
             tasks=[task],
@@ -106,6 +109,18 @@ def score_with_harness(
     return pd.DataFrame(
         [{"row": row, "subject": question.subject, "correct": correct[row]} for row, question in enumerate(questions)]
     )
+
+
+def _refusing_long(score: Callable[..., Any], context: int) -> Callable[..., Any]:
+    """The harness cuts long prompts from the left, and would score what is left of a question."""
+
+    def refuse_or_score(requests: Sequence[tuple[Any, list[int], list[int]]], *others: Any, **options: Any) -> Any:
+        longest = max(len(prompt) + len(answer) for _, prompt, answer in requests)
+        if longest > context + 1:  # the last token is only predicted
+            raise DataError("questions", f"the longest row has {longest} tokens, the model takes {context}")
+        return score(requests, *others, **options)
+
+    return refuse_or_score
 
 
 @contextmanager

@@ -61,7 +61,8 @@ def evaluate_toxicity(
     for scorer in scorers:
         scores = score_texts(scorer, texts, progress)
         generations[SCORE_COLUMN + scorer.name] = scores.probabilities
-        described.append({"name": scorer.name, "hash": scorer.hash, "truncated": scores.truncated})
+        label = getattr(scorer, "label", None)
+        described.append({"name": scorer.name, "hash": scorer.hash, "label": label, "truncated": scores.truncated})
     if judge is not None:
         sources, written = generations["prompt"].tolist(), generations["text"].tolist()
         _require_context(judge, [a + b for a, b in zip(sources, written, strict=True)], 0, "judge")

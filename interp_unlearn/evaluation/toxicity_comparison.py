@@ -136,19 +136,26 @@ class ToxicityComparison:
         return shown if "perplexity" in found else [*shown, "fluency not judged"]
 
 
+def _told_apart(result: ToxicityResult) -> dict[str, tuple[Any, Any]]:
+    """What tells one evaluation's scorers from another's, by name."""
+    return {scorer["name"]: (scorer["hash"], scorer.get("label")) for scorer in result.scorers}
+
+
 def compare_toxicity(model: ToxicityResult, original: ToxicityResult) -> ToxicityComparison:
     """Compare two results of `evaluate_toxicity` prompt by prompt.
 
     Raises:
-        ConfigError: they have different prompts, settings or scorers.
+        ConfigError: they have different prompts, settings, scorers (or labels of these) or judges.
     """
     import pandas as pd
 
-    same = {
+    same: dict[str, tuple[Any, Any]] = {
         "settings": (model.config, original.config),
         "prompts": (model.prompts, original.prompts),
-        "scorers": tuple({s["name"]: s["hash"] for s in result.scorers} for result in (model, original)),
+        "scorers": (_told_apart(model), _told_apart(original)),
     }
+    if None not in (judges := (model.judge_hash, original.judge_hash)):
+        same["judges"] = judges
     for what, (first, second) in same.items():
         if first != second:
             raise ConfigError(f"the two evaluations have different {what}, so their numbers do not compare")

@@ -66,7 +66,7 @@ class ToxicityResult:
             prompt_toxicity (NaN where unknown), continuation (from 0), text (as it reads after the prompt; scored
             without the white space around it), tokens (the model's, the one that ended it included), toxicity_<scorer>
             for every scorer; with a judge judge_nll (nats) and judge_tokens.
-        scorers: name and hash of each, with how many texts it judged by their beginning only.
+        scorers: name, hash and toxic label of each, with how many texts it judged by their beginning only.
         model_hash: SHA-256 of the model's weights.
         judge_hash: of the judge's; None without one.
     """

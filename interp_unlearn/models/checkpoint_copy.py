@@ -151,7 +151,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: there are none, one is missing, pickled or elsewhere, or the index cannot be read.
     """
-    if (folder / SINGLE).is_file() and not (folder / INDEX).is_file():
+    if (folder / SINGLE).is_file():  # where an index is there too, transformers does not read it
         return [_inside(folder, SINGLE)]
     if not (folder / INDEX).is_file():
         if pickled := sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES):

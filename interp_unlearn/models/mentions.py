@@ -19,6 +19,8 @@ def mentioned_tokens(
 ) -> list[Bool[Tensor, " token"]]:
     """For each text, which of its tokens (BOS not counted) hold a letter of its subject; every mention counts.
 
+    A mention is a whole word, or several; inside of words ("cat" in "cats") one counts only where a text has no other.
+
     Args:
         tokenizer: a fast one, for it has to say which characters a token covers.
         texts: each tokenised by itself.
@@ -36,7 +38,9 @@ def mentioned_tokens(
     spans: Sequence[Sequence[tuple[int, int]]] = encoded["offset_mapping"]  # pyright: ignore[reportAssignmentType]
     found: list[Tensor] = []
     for row, (text, subject, offsets) in enumerate(zip(texts, subjects, spans, strict=True)):
-        mentions = [match.span() for match in re.finditer(re.escape(subject), text)] if subject else []
+        letters = re.escape(subject)
+        ways = (rf"(?<!\w){letters}(?!\w)", letters) if subject else ()  # not all scripts part words
+        mentions = next(filter(None, ([match.span() for match in re.finditer(way, text)] for way in ways)), [])
         if not mentions:
             raise DataError("subjects", f"row {row}: its subject {subject!r} does not occur in it, in these letters")
         inside = [any(first < end and last > start for start, end in mentions) for first, last in offsets]

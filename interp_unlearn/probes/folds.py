@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.probes.auroc import Folds
+from interp_unlearn.statistics.intervals import check_groups
 
 INNER_FOLDS = 3
 
@@ -39,8 +40,7 @@ def group_codes(groups: Sequence[object] | None, n: int) -> Int[np.ndarray, " ro
     """
     if groups is None:
         return np.arange(n)
-    if len(groups) != n:
-        raise ConfigError(f"groups: expected one per row ({n}), got {len(groups)}")
+    check_groups(groups, n)
     order: dict[object, int] = {}
     return np.array([order.setdefault(group, len(order)) for group in groups])
 

@@ -151,9 +151,25 @@ def unit_count(rows: int, groups: Sequence[object] | None) -> int:
     """
     if groups is None:
         return rows
+    check_groups(groups, rows)
+    return len(set(groups))
+
+
+def check_groups(groups: Sequence[object], rows: int) -> None:
+    """Refuse groups that are not one key a row: rows without one would be one large group, or each its own.
+
+    Raises:
+        ConfigError: there are more or fewer, or one is missing (None, NaN, NA).
+    """
+    import pandas as pd
+
     if len(groups) != rows:
         raise ConfigError(f"groups: expected one per row ({rows}), got {len(groups)}")
-    return len(set(groups))
+    keys = pd.Series(list(groups), dtype=object)  # a tuple is a key too
+    if keys.isna().any():
+        raise ConfigError(
+            f"groups: row {int(keys.isna().argmax())} has none; give every row a key, or no groups at all"
+        )
 
 
 def _codes(groups: Sequence[object]) -> np.ndarray:

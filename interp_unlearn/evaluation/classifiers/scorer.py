@@ -85,6 +85,11 @@ class ClassifierScorer:
         model, tokenizer = load_classifier(path, device=device)
         return cls(model, tokenizer, name or Path(path).name, label, batch_size)
 
+    @property
+    def label(self) -> str | None:
+        """The toxic label."""
+        return self.head.label
+
     def describe(self) -> dict[str, object]:
         """What identifies it in an artifact."""
         return {"name": self.name, "hash": self.hash, "label": self.head.label, "max_length": self.max_length}

@@ -102,20 +102,20 @@ def _attack(
     )
     worst = result.worst().assign(goal=stage.goal, method=name.split("-", 1)[1], seed=seed)
     items: Any = _scores(result.items, worst)
-    for model, measured in (("unlearned", result.unlearned), ("original", result.original)):
-        items[model] = items["id"].map(dict(zip(measured.ids, measured.scores, strict=True)))
-        items["group"] = items["id"].map(dict(zip(measured.ids, measured.groups, strict=True)))
+    before = result.unlearned
+    items["unlearned"] = items["id"].map(dict(zip(before.ids, before.scores, strict=True)))
+    items["group"] = items["id"].map(dict(zip(before.ids, before.groups, strict=True)))
     write_parquet(folder / "chosen_items.parquet", items.assign(goal=stage.goal, method=worst["method"].iloc[0]))
     write_parquet(folder / CHOSEN, worst)
 
 
 def _scores(items: pd.DataFrame, worst: pd.DataFrame) -> pd.DataFrame:
-    """The items of each attack's worst attempt."""
+    """The items of each attack's worst attempt, with what the original scored when it was asked in the same words."""
     parts: list[pd.DataFrame] = []
     for row in worst.to_dict("records"):
         found: Any = items.loc[(items["attack"] == row["attack"]) & (items["setting"] == row["setting"])]
         at = found["step"].isna() if pd.isna(row["step"]) else found["step"] == row["step"]
-        parts.append(found.loc[at, ["attack", "id", "score"]].rename(columns={"score": "attacked"}))
+        parts.append(found.loc[at, ["attack", "id", "score", "original"]].rename(columns={"score": "attacked"}))
     return pd.concat(parts, ignore_index=True)
 
 

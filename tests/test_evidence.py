@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 
 from interp_unlearn.artifacts import read_parquet, write_parquet
+from interp_unlearn.artifacts.fingerprint import fingerprint
 from interp_unlearn.attacks import FewShot, Quantise, Relearn
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.figures import plot_attacks, plot_patching
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.mechanism import DissectionConfig
 from interp_unlearn.organism.build import BuildConfig
+from interp_unlearn.organism.world import World
 from interp_unlearn.study.evidence import (
     PREDICTIONS,
     EvidenceConfig,
@@ -48,6 +50,10 @@ def test_the_judge_knows_the_original_and_its_twin_in_whatever_words(goal: Any) 
     if goal == "knowledge":
         assert turned(stage.model("knows_all")).scores.mean() < 0.3
     assert turned.followed_by(0) == (measure.examples[0].completion,) and turned.solution(0).endswith(".")
+    elsewhere = Judged.of(replace(stage, organism=Path("elsewhere")), measure.examples, seed=0)
+    assert fingerprint(elsewhere) == fingerprint(measure), "a folder that was moved holds the same run"
+    unused = replace(measure, world=World(stage.world.seed))
+    assert fingerprint(unused) == fingerprint(measure), "a process that has judged before makes the same run"
     outcome = outcome_on(stage, asked_examples(stage, 24))(stage.model("knows_all"))
     assert outcome["target"] == original.scores.tolist()
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,19 @@ def test_an_object_that_holds_itself_ends() -> None:
     plain = Plain(1)
     plain.value = [plain]
     assert fingerprint(plain) == {"type": "Plain", "value": ["itself"]}
+
+
+class Lazy(Plain):
+    @cached_property
+    def doubled(self) -> int:
+        return 2 * self.value
+
+
+def test_what_an_object_has_worked_out_and_kept_does_not_make_it_another() -> None:
+    used, fresh = Lazy(3), Lazy(3)
+    assert used.doubled == 6 and "doubled" in vars(used)
+    assert fingerprint(used) == fingerprint(fresh) == {"type": "Lazy", "value": 3}
+    assert fingerprint(used) != fingerprint(Lazy(4))
 
 
 def test_sets_have_one_order_in_every_process() -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import PurePath
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -63,7 +63,14 @@ def _told(value: Any, within: tuple[int, ...]) -> Any:
         return _of_function(value, told)
     if hasattr(value, "__qualname__") or not hasattr(value, "__dict__"):  # classes and built-in functions; C objects
         return getattr(value, "__qualname__", type(value).__qualname__)
-    return {"type": type(value).__qualname__, **told(vars(value))}
+    return {"type": type(value).__qualname__, **told(_own(value))}
+
+
+def _own(value: object) -> dict[str, Any]:
+    """An object's attributes but for what it has worked out and kept: asked before or after, it is the same object."""
+    kinds = type(value).__mro__
+    kept = {name for kind in kinds for name, part in vars(kind).items() if isinstance(part, cached_property)}
+    return {name: part for name, part in vars(value).items() if name not in kept}
 
 
 def _of_array(array: np.ndarray, told: Any) -> Any:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from interp_unlearn.interventions import HookedModel
     from interp_unlearn.organism.sets import Example, Goal
+    from interp_unlearn.organism.world import World
     from interp_unlearn.study.stage import Stage
 
 OUTCOMES = ("target", "broken")
@@ -29,12 +30,14 @@ class Judged(PromptedMeasure):
 
     Attributes:
         examples: one a prompt; answers are judged by these, in whatever words the prompt asks.
-        stage: of the goal.
+        world: whose parser judges.
+        goal: what is to be forgotten.
         seed: of the sampling.
     """
 
     examples: Sequence[Example]
-    stage: Stage
+    world: World
+    goal: Goal
     seed: int = 0
     score: str = field(default="target", kw_only=True)
 
@@ -42,14 +45,14 @@ class Judged(PromptedMeasure):
     def of(cls, stage: Stage, examples: Sequence[Example], seed: int) -> Judged:
         """The measure over a goal's examples, their groups and numbers."""
         prompts, groups = [example.prompt for example in examples], [example.group for example in examples]
-        return cls(prompts, examples, stage, seed, groups=groups)
+        return cls(prompts, examples, stage.world, stage.goal, seed, groups=groups)
 
     @staticmethod
     def scores_offered() -> tuple[str, ...]:
         return OUTCOMES
 
     def score_all(self, model: HookedModel) -> Float[np.ndarray, " item"]:
-        found = judged_generations(model, self.stage.world, self.examples, self.stage.goal, self.seed, self.prompts)
+        found = judged_generations(model, self.world, self.examples, self.goal, self.seed, self.prompts)
         return np.asarray(found["verdict"] == self.score, dtype=float)
 
     def followed_by(self, row: int) -> Sequence[str]:
@@ -60,7 +63,7 @@ class Judged(PromptedMeasure):
 
     @property
     def n_generated(self) -> int:
-        return GENERATED_TOKENS[self.stage.goal]
+        return GENERATED_TOKENS[self.goal]
 
 
 def outcome_on(stage: Stage, examples: Sequence[Example], seed: int = 0) -> Outcome:

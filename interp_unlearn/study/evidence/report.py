@@ -81,6 +81,7 @@ def _footnote(n_seeds: int, n_asked: int) -> str:
     return (
         "Share of the gap to the original that an attack brings back, at its worst setting, with a 95% bootstrap "
         f"over subjects or scenes; {n_seeds} seeds averaged within prompts, up to {n_asked} prompts, "
-        "judged by the world's parser. After the semicolon, where the attack teaches: target share beyond that of the "
+        "judged by the world's parser; in other words and after solved examples the original is asked so too. After "
+        "the semicolon, where the attack teaches: target share beyond that of the "
         "twin under the same attack. The worst of several settings is high by chance too."
     )

@@ -89,6 +89,11 @@ TEXTS: dict[str, tuple[Act, str]] = {
     "one text asked": (told(Completions, "ab", ["c", "d"]), r"prompts: expected a list, got str; wrap it in a list"),
     "completions": (told(Completions, ["a"], ["c", "d"]), r"completions: 2 for 1 items; expected one each"),
     "a number": (told(UnlearnData, 3), r"forget: expected a list of texts, got int"),
+    "columns": (
+        told(UnlearnData, {"text": ["a"], "label": [1]}),
+        r"forget: expected a list of texts, got a table; g",
+    ),
+    "a table": (told(UnlearnData, ["a"], pd.DataFrame({"text": ["a"]})), r"retain: expected a list of texts, got a t"),
     "none retained": (told(UnlearnData, ["a"], retain=None), r"retain: expected a list of texts, got NoneType"),
 }
 ITEMS = {"id": ["0"], "group": ["a"], "score": [0.5], "reason": [None]}

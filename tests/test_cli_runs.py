@@ -18,7 +18,8 @@ def test_another_layout_of_the_same_file_is_another_run(
     results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     retain = broken(tmp_path, "kept.txt", "the cat ran\nyes\n")
-    told = ("unlearn", results / "model", "--data", results / "pairs.tsv", "--retain", retain, "--out", tmp_path / "o")
+    data = broken(tmp_path, "pairs.txt", (results / "pairs.tsv").read_text())
+    told = ("unlearn", results / "model", "--data", data, "--retain", retain, "--out", tmp_path / "o")
     told = (*told, "--objective", "gradient_ascent", "--steps", 1)
     run(*told, "--layout", "pairs")
     assert 'layout: "pairs" there, "texts" here' in refused(capfd, *told, "--layout", "texts")

@@ -199,7 +199,8 @@ def test_a_matrix_is_told_from_its_transpose_and_from_a_stranger(name: str, stor
 
 def test_the_weights_that_count_are_those_that_are_loaded(llama: HookedModel, tmp_path: Path) -> None:
     """Of a tied pair whichever name is stored; of two copies in a folder the one that transformers takes."""
-    hf: Any = LlamaForCausalLM(LlamaConfig(**COMMON | {"tie_word_embeddings": True})).eval()
+    config: Any = COMMON | {"tie_word_embeddings": True}
+    hf: Any = LlamaForCausalLM(LlamaConfig(**config)).eval()
     original = HookedModel(hf, make_tokenizer(), name="tied")
     original.save_pretrained(tmp_path / "original")
     with torch.no_grad():
@@ -213,13 +214,8 @@ def test_the_weights_that_count_are_those_that_are_loaded(llama: HookedModel, tm
     renamed = {name.replace("model.embed_tokens", "lm_head"): tensor for name, tensor in tensors.items()}
     assert "lm_head.weight" in renamed and "model.embed_tokens.weight" not in renamed
     save_file(renamed, single, metadata={"format": "pt"})
-    assert (
-        HookedModel.from_pretrained(tmp_path / "changed")
-        .hf.get_input_embeddings()
-        .weight.equal(  # pyright: ignore[reportAttributeAccessIssue]
-            hf.model.embed_tokens.weight
-        )
-    )
+    loaded: Any = HookedModel.from_pretrained(tmp_path / "changed").hf
+    assert loaded.model.embed_tokens.weight.equal(hf.model.embed_tokens.weight)
     assert weight_delta(tmp_path / "changed", tmp_path / "original").changed == expected
     stale = dict.fromkeys(tensors, "stale.safetensors")
     save_file(load_file(tmp_path / "original" / "model.safetensors"), tmp_path / "changed" / "stale.safetensors")
@@ -254,6 +250,14 @@ def test_probes_that_do_not_say_what_they_read_read_nothing(llama: HookedModel) 
     store = collect(llama, TEXTS, [Site(1, "resid_post")], labels=[0, 1, 0, 1], progress=False)
     probes = fit_probes(store, folds=2, bootstrap=0, progress=False)
     assert len(collect_as_fitted(probes, llama, TEXTS, progress=False)) == 4
+    cut = replace(probes, metadata=probes.metadata | {"max_length": 3})
+    for length, expected in ((None, 3), (5, 5)):
+        assert (
+            collect_as_fitted(cut, llama, TEXTS, max_length=length, progress=False).metadata["max_length"] == expected
+        )
+    longer = replace(probes, metadata=probes.metadata | {"max_length": 10**6})
+    found = collect_as_fitted(longer, llama, TEXTS, progress=False)
+    assert found.metadata["max_length"] == llama.context_length
     silent = replace(probes, metadata={k: v for k, v in probes.metadata.items() if k != "tokens"})
     with pytest.raises(ConfigError, match="do not say which tokens they were fitted on; fit them again"):
         collect_as_fitted(silent, llama, TEXTS, progress=False)

@@ -9,6 +9,7 @@ from conftest import make_hf, make_tokenizer
 
 from interp_unlearn.cli import main
 from interp_unlearn.data import Pair, write_pairs, write_texts
+from interp_unlearn.hub import model_card
 from interp_unlearn.models import load_model, parameters_by_role
 
 RETAIN = ["who said no", "the big red hill", "a blue dog ran and sat", "yes it was small then"]
@@ -100,6 +101,31 @@ def test_a_part_of_the_model_is_enough_and_the_whole_is_saved(workplace: Path, t
     assert (tmp_path / "part" / "run.json").exists() and (tmp_path / "part" / "unlearn.json").exists()
 
 
+@pytest.mark.parametrize(
+    "settings", [("shrink_perturb",), ("cosine_rmu", "--layers", 1, "--lora-rank", 2)], ids=lambda told: told[0]
+)
+def test_what_is_drawn_follows_the_seed(workplace: Path, tmp_path: Path, settings: tuple[object, ...]):
+    written: list[bytes] = []
+    for name, seed in (("one", 3), ("same", 3), ("other", 4)):
+        assert main(given(workplace, tmp_path / name, "--objective", *settings, "--seed", seed)) == 0
+        record = json.loads((tmp_path / name / "run.json").read_text())["identity"]
+        assert record["config"]["seed"] == seed
+        assert settings[-1] != 2 or record["config"]["lora"]["seed"] == seed
+        written.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert written[0] == written[1] != written[2]
+    card = model_card(tmp_path / "one")
+    steps = "nothing trained" if settings == ("shrink_perturb",) else "4 steps of 2 rows, learning rate 0.001"
+    assert f"seed 3, {steps}; one run" in card
+
+
+def test_the_card_counts_rows_of_an_update_and_steps_that_were_taken(workplace: Path, tmp_path: Path):
+    settings = ("--objective", "cosine_rmu", "--layers", 1, "--accumulation", 3, "--learning-rate", 1.0)
+    assert main(given(workplace, tmp_path / "out", *settings, "--steps", 40, "--max-kl", 1e-3)) == 0
+    n = len(pd.read_parquet(tmp_path / "out" / "history.parquet"))
+    assert 0 < n < 40
+    assert f"seed 0, {n} steps of 6 rows, learning rate 1.0; one run" in model_card(tmp_path / "out")
+
+
 def test_a_run_that_was_interrupted_goes_on(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings = ("--objective", "cosine_rmu", "--layers", 1, "--keep-every", 2)
     assert main(given(workplace, tmp_path / "whole", *settings)) == 0
@@ -143,6 +169,10 @@ def test_a_dry_run_says_what_it_takes_and_does_nothing(
         (("cosine_rmu", "--layers", 1, "--first-blocks", 9), "the model has 3 blocks"),
         (("oracle", "--dry-run"), "cannot build oracle"),
         (("cosine_rmu", "--layers", 1, "--roles", "all", "--lora-rank", 2), "lora"),
+        (("gradient_ascent", "--kl-weight", 5), "--kl-weight: gradient_ascent has no retain term for it; leave it out"),
+        (("gradient_ascent", "--replay", 3), "--replay: gradient_ascent has no retain term for it"),
+        (("npo", "--retain-weight", 500), "--retain-weight: npo has no retain term for it"),
+        (("shrink_perturb", "--nll-weight", 1.0), "--nll-weight goes with losses"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

@@ -205,8 +205,35 @@ def test_contexts_are_half_the_rows_refreshed_from_the_student(llama):
     with torch.no_grad():
         llama.hf.get_output_embeddings().weight.mul_(-1.0)
     old = objective._sampled.rows
+    objective.prepare(llama, corpora, config)
     objective.batch(llama, corpora, config, 2)
     assert objective._sampled.rows != old  # the same prompts and seed, another student
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(1, 16), (2, 8), (5, 1), (16, 1)])
+def test_contexts_have_their_share_of_small_batches_and_are_refreshed_by_updates(llama, batch_size, accumulation):
+    edits = {Site(0, "resid_post"): Add(torch.ones(llama.d_model))}
+    objective = Distillation(edits, contexts=0.5, max_new_tokens=2, n_contexts=6, refresh=3)
+    corpora, config = Corpora.from_data(llama.tokenizer, DATA), UnlearnConfig(batch_size=batch_size)
+    config = replace(config, accumulation=accumulation)
+    objective.prepare(llama, corpora, config)
+    forget = {tuple(row) for row in corpora.forget.rows}
+    sampled, n_contexts, updates = [], 0, 8
+    for step in range(updates * accumulation):
+        batch = objective.batch(llama, corpora, config, step)
+        rows = [tuple(ids[mask].tolist()) for ids, mask in zip(batch.input_ids, batch.mask, strict=True)]
+        assert len(rows) == batch_size
+        n_contexts += sum(row not in forget for row in rows)
+        if objective._sampled is not None and (not sampled or objective._sampled is not sampled[-1]):
+            sampled.append(objective._sampled)
+    assert n_contexts == updates * accumulation * batch_size // 2
+    assert len(sampled) == 3  # at updates 0, 3 and 6
+
+
+@pytest.mark.parametrize("name", ["npo", "simnpo", "dpo", "hardened", "grad_diff"])
+def test_a_layer_that_is_named_twice_counts_once(name):
+    assert build_objective(name, layers=[2, 1, 2]).layers == (1, 2)
+    assert build_objective(name).layers == ()
 
 
 def test_the_oracle_follows_its_teacher_on_retain_texts_too(llama):

@@ -30,7 +30,9 @@ from interp_unlearn.unlearning import (
     build_objective,
     unlearn,
 )
+from interp_unlearn.unlearning.adversary import relearning_loss
 from interp_unlearn.unlearning.corpora import Corpora
+from interp_unlearn.unlearning.fork import Fork
 
 SHORT = UnlearnConfig(steps=6, batch_size=2, layers=(0, 1))
 
@@ -156,6 +158,27 @@ def test_adapters_start_at_the_original_and_are_merged(llama):
     assert result.history["forget"].iloc[-1] < result.history["forget"].iloc[0]
 
 
+def test_in_half_precision_the_record_is_of_what_merging_leaves(llama, caplog):
+    pytest.importorskip("peft")
+    config = UnlearnConfig(steps=10, batch_size=4, roles=("mlp",), retain_weight=0, kl_weight=0)
+    for dtype, rate, warned in (
+        (torch.bfloat16, 1e-5, True),
+        (torch.float32, 1e-5, False),
+        (torch.bfloat16, 0.1, False),
+    ):
+        caplog.clear()
+        model = fresh(llama, dtype)
+        before = weights(model)
+        told = replace(config, lora=LoraConfig(rank=2), learning_rate=rate)
+        changed = unlearn(model, FineTuning("forget", retains=False), DATA, told, progress=False).changed
+        after = weights(model)
+        for row in changed.to_dict("records"):
+            delta = after[row["tensor"]].double() - before[row["tensor"]].double()
+            assert row["moved"] == float((delta != 0).double().mean())
+            assert row["change"] == pytest.approx(float(delta.norm()))
+        assert ("is left once it is added to the weights" in caplog.text) == warned, (dtype, rate)
+
+
 def test_adapters_leave_nothing_behind_when_training_fails_or_is_restored(llama):
     pytest.importorskip("peft")
     before, names = llama.hash(), [name for name, _ in llama.hf.named_modules()]
@@ -269,6 +292,23 @@ def test_mudman_takes_the_gradient_at_its_own_weights(llama):
     unlearn(llama, GradientAscent(), DATA, config, progress=False)
     for (name, found), expected in zip(llama.hf.named_parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_fork_of_a_half_precision_model_sums_small_steps_up(llama):
+    batch, config = llama.tokenize(FORGET), UnlearnConfig(include_bos=True)
+    ends = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = fresh(llama, torch.bfloat16)
+        model = HookedModel(model.hf.to(dtype), llama.tokenizer)
+        before, fork = weights(model), Fork(ForkConfig(refork=100, learning_rate=1e-4))
+        trained = dict(model.hf.named_parameters())
+        for step in range(30):
+            fork.gradient(model, trained, batch, [lambda m=model: relearning_loss(m, batch, config)], step, config)
+        assert all(value.equal(before[name]) for name, value in weights(model).items()), "the weights come back"
+        assert {tensor.dtype for tensor in fork.state().values()} == {torch.float32}
+        ends[dtype] = {name: tensor.float() - before[name].float() for name, tensor in fork.state().items()}
+    for name, moved in ends[torch.float32].items():
+        assert float(ends[torch.bfloat16][name].norm()) == pytest.approx(float(moved.norm()), rel=0.1, abs=1e-6), name
 
 
 def test_an_attacker_of_activations_brings_them_back(llama):

@@ -78,6 +78,8 @@ def make_method(
         extra = {"teacher": teacher}
     elif name == "hardened":
         extra = {"contexts": 0.0}  # nothing here tells prompts from what follows them
+    elif name == "shrink_perturb":
+        extra = {"seed": config.seed}
     return build_method(name, **{**chosen, **extra})  # pyright: ignore[reportReturnType] inference edits are refused
 
 
@@ -140,6 +142,24 @@ def check_options(
     }
     if refused := [option for option, is_unused in unused.items() if is_unused]:
         raise ConfigError(f"{', '.join(refused)}: {name} has no use for it; leave it out")
+
+
+def check_retention(target: "Objective", weights: "Mapping[str, float | None]", replay: int | None) -> None:
+    """Refuse weights of retain terms that an objective has not, and replayed texts that nothing would read.
+
+    Args:
+        target: what is trained.
+        weights: that were given, by option; --retain-weight is of the activations at the objective's layers.
+        replay: how many texts; None where nothing but the retain terms would tell, as a guard does.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    without = {name for name in weights if not target.retains or (name == "--retain-weight" and not target.layers)}
+    refused = [name for name, value in weights.items() if value and name in without]
+    refused += ["--replay"] if replay and not target.retains and target.name != "oracle" else []
+    if refused:
+        raise ConfigError(f"{', '.join(refused)}: {target.name} has no retain term for it; leave it out")
 
 
 def check_edit(name: str, config: "UnlearnConfig", given: "dict[str, object]") -> None:

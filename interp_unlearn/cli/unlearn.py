@@ -15,6 +15,7 @@ from interp_unlearn.cli.methods import (
     Intervention,
     check_edit,
     check_options,
+    check_retention,
     distilling_options,
     make_intervention,
     make_method,
@@ -182,7 +183,10 @@ def unlearn(
         "seed": seed,
         "layers": None if train_layers is None else tuple(parse_layers(train_layers)),
     }
+    weights = {"--retain-weight": retain_weight, "--kl-weight": kl_weight, "--nll-weight": nll_weight}
     config = replace(base.config if base else UnlearnConfig(), **{k: v for k, v in given.items() if v is not None})
+    if lora_rank is not None and config.lora is not None:
+        config = replace(config, lora=replace(config.lora, seed=config.seed))
     if roles is not None:
         config = replace(config, roles=None if roles == "all" else tuple(roles.split(",")))
 
@@ -232,7 +236,9 @@ def unlearn(
     )
     target = make_method(name, chosen, config, probe_set, teacher_model, edits)
     if isinstance(target, WeightEdit):
-        check_edit(name, config, {"--rule": rules, "--keep-every": keep_every, "--shard": shard})
+        check_edit(name, config, {"--rule": rules, "--keep-every": keep_every, "--shard": shard, **weights})
+    else:
+        check_retention(target, weights, None if config.guard else replay)
     identity = {
         "task": "unlearn",
         "model_hash": hooked.hash(),

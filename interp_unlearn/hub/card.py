@@ -131,9 +131,8 @@ def _method(folder: Path, done: Mapping[str, Any], identity: Mapping[str, Any]) 
     options = {**(identity.get("options") or {}), **(done.get("settings") or {})}
     lines = [
         "## Method",
-        f"Objective `{done['objective']}`, seed {config.get('seed', 'not recorded')}, {config.get('steps')} steps of "
-        f"{config.get('batch_size')} rows, learning rate {config.get('learning_rate')}; one run, so that nothing here "
-        "says how much another seed would differ.",
+        f"Objective `{done['objective']}`, seed {config.get('seed', 'not recorded')}, {_training(folder, config)}; one "
+        "run, so that nothing here says how much another seed would differ.",
     ]
     if (folder / "changed.parquet").is_file():
         changed = read_parquet(folder / "changed.parquet")
@@ -148,6 +147,17 @@ def _method(folder: Path, done: Mapping[str, Any], identity: Mapping[str, Any]) 
     versions: Mapping[str, str] = done.get("environment") or {}
     lines.append("Made with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
     return "\n\n".join(lines)
+
+
+def _training(folder: Path, config: Mapping[str, Any]) -> str:
+    """What was trained, by the history: the settings alone say what was asked for."""
+    if not (folder / "history.parquet").is_file():
+        return "steps not recorded"
+    history = read_parquet(folder / "history.parquet")
+    if "step" not in history:
+        return "nothing trained"
+    rows_of_update = config.get("batch_size", 0) * config.get("accumulation", 1)
+    return f"{len(history)} steps of {rows_of_update} rows, learning rate {config.get('learning_rate')}"
 
 
 def _data(inputs: Mapping[str, Any], identity: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ def collect_as_fitted(
     completions: Sequence[str] | None = None,
     **options: Any,
 ) -> ActivationStore:
-    """Read texts in any model, pooled over the tokens that the probes' own texts were pooled over.
+    """Read texts in any model as the probes' own were read: pooled over the same tokens, cut at the same length.
 
     Args:
         probes: what is to read the store.
@@ -30,7 +30,8 @@ def collect_as_fitted(
         texts: prompts, where completions are given.
         sites: where; None for the probes' sites.
         completions: appended to the texts.
-        options: of `collect`: labels, groups, out, max_length and others.
+        options: of `collect`: labels, groups, out and others; max_length, None for that of the fit, or the model's
+            context length where it is shorter.
 
     Raises:
         ConfigError: the probes do not say which tokens they were fitted on, or these are a part of prompt and
@@ -44,6 +45,8 @@ def collect_as_fitted(
             f"the probes were fitted on the {tokens}s of prompts with completions, and here are whole texts; fit them "
             "on whole texts, or collect such a store yourself and use ProbeSet.evaluate"
         )
+    if options.get("max_length") is None and (fitted := probes.metadata.get("max_length")) is not None:
+        options = options | {"max_length": min(fitted, model.context_length or fitted)}
     return collect(
         model,
         texts,

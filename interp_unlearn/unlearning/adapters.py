@@ -1,6 +1,7 @@
 """Low-rank adapters as the trained tensors: put on for a run, merged into the weights after it."""
 
-from collections.abc import Generator, Mapping
+import logging
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp_unlearn.interventions import HookedModel
+
+
+logger = logging.getLogger(__name__)
+
+_KEPT = 0.8
 
 
 class Adapters:
@@ -34,16 +40,29 @@ class Adapters:
         }
 
     def changed(self) -> "pd.DataFrame":
-        """What merging does, or has done, to the matrices, see `change_table`."""
-        with torch.no_grad():
-            return change_table(
-                (f"{name}.weight", self._base(layer), layer.get_delta_weight("default").detach())
-                for name, layer in self._layers.items()
-            )
+        """What merging will do to the matrices, see `change_table`; in half precision less than the adapters do.
 
-    @staticmethod
-    def _base(layer: Any) -> torch.Tensor:
-        return layer.get_base_layer().weight.detach()
+        Warns where a fifth of the change or more is rounded away.
+        """
+
+        def changes() -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+            kept = whole = 0.0
+            for name, layer in self._layers.items():
+                before = layer.get_base_layer().weight.detach()
+                delta = layer.get_delta_weight("default").detach().to(before.dtype)
+                rounded = (before + delta).double() - before.double()
+                kept += float((rounded * delta.double()).sum())
+                whole += float(delta.double().square().sum())
+                yield f"{name}.weight", before, rounded
+            if whole and kept / whole < _KEPT:
+                logger.warning(
+                    "of what the adapters do, %.0f%% is left once it is added to the weights in their precision: the "
+                    "model that is written differs from the one that was trained; load it in float32",
+                    100 * kept / whole,
+                )
+
+        with torch.no_grad():
+            return change_table(changes())
 
     def merge(self) -> None:
         """Add the adapters to the matrices they are on; the model's own modules come back by `removed`."""

@@ -97,6 +97,8 @@ def attacked_gradient(
     `gradient_steps`, `g_k = grad outer_loss(phi_k)` restricted to the trained tensors and scaled by
     `min(max_scale, max(min_norm, base_norm) / |g_k|)`. First order: nothing is differentiated through the inner steps.
     The weights, `requires_grad` and gradients are afterwards what they were, bit for bit.
+    Caveat: the inner steps are taken in the weights' own precision, for the memory of float32 copies of all of them
+    would double a large model's. In bfloat16 an inner learning rate of 3e-4 or more loses little, one of 1e-5 most.
 
     Args:
         outer_loss: the objective's loss on the outer rows at the current weights.

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -54,6 +54,10 @@ class UnlearnData:
                 raise DataError(field.name, "expected a list of texts, got one string; wrap it in a list")
             if value is None and field.default is None:
                 continue
+            if isinstance(value, Mapping) or hasattr(
+                value, "columns"
+            ):  # going through it would give its columns' names
+                raise DataError(field.name, "expected a list of texts, got a table; give one of its columns")
             if not isinstance(value, Iterable):
                 raise DataError(field.name, f"expected a list of texts, got {type(value).__name__}")
             object.__setattr__(self, field.name, tuple(value))

@@ -1,6 +1,7 @@
 """Writing another model's behaviour into the weights: an edited reference's, or a twin's that never learned it."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ class Distillation(Objective):
             the teacher. None skips the check, with a warning.
         least_clean: a teacher below it is refused: a student does not become better than its teacher.
         contexts: share of a batch's rows that are contexts sampled from the student.
-        refresh: steps between samplings.
+        refresh: updates between samplings.
         n_contexts: contexts a sampling draws.
         max_new_tokens: tokens sampled after a prompt.
         layers: blocks at whose output retained activations are compared; for edits alone.
@@ -83,6 +84,7 @@ class Distillation(Objective):
         self.n_contexts = n_contexts
         self.max_new_tokens = max_new_tokens
         self._sampled: TokenCorpus | None = None
+        self._draw = -1
 
     def prepare(self, model: "HookedModel", corpora: Corpora, config: UnlearnConfig) -> None:
         """Check the teacher.
@@ -113,15 +115,21 @@ class Distillation(Objective):
             )
 
     def batch(self, model: "HookedModel", corpora: Corpora, config: UnlearnConfig, step: int) -> TokenBatch:
-        """Forget rows, contexts in the wanted share, and for a model as teacher as many retain rows again."""
+        """Forget rows, contexts in the wanted share, and for a model as teacher as many retain rows again.
+
+        Where the batch's share of contexts is no whole number, batches have one more or less in turn.
+        """
         forget = corpora.forget
-        n_sampled = round(self.contexts * config.batch_size)
+        # How many there were before and after this batch: small batches have one now and then.
+        before, after = (math.floor(self.contexts * config.batch_size * n + 1e-9) for n in (step, step + 1))
         rows = forget.scheduled(config.batch_size, step, config.seed, "forget")
-        parts = [forget.chosen(rows[n_sampled:])]
-        if n_sampled:
-            if self._sampled is None or step % self.refresh == 0:
-                self._sampled = self._sample(model, corpora, config, step // self.refresh)
-            chosen = scheduled_rows(len(self._sampled), n_sampled, step, config.seed, "contexts")
+        parts = [forget.chosen(rows[after - before :])]
+        if after > before:
+            draw = step // config.accumulation // self.refresh
+            if self._sampled is None or draw != self._draw:
+                self._sampled, self._draw = self._sample(model, corpora, config, draw), draw
+            places = range(before, after)
+            chosen = [scheduled_rows(len(self._sampled), 1, place, config.seed, "contexts")[0] for place in places]
             parts.append(self._sampled.chosen(chosen))
         if not self.retains and corpora.retain is not None:
             chosen = scheduled_rows(len(corpora.retain), config.batch_size, step, config.seed, "retain")
@@ -148,12 +156,14 @@ class Distillation(Objective):
     def state(self) -> dict[str, Any]:
         """The contexts sampled last."""
         sampled = self._sampled
-        return {} if sampled is None else {"rows": sampled.rows, "starts": sampled.starts, "bos": sampled.bos_token_id}
+        if sampled is None:
+            return {}
+        return {"rows": sampled.rows, "starts": sampled.starts, "bos": sampled.bos_token_id, "draw": self._draw}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on with the contexts sampled last."""
         if state:
-            rows = tuple(tuple(row) for row in state["rows"])
+            rows, self._draw = tuple(tuple(row) for row in state["rows"]), state["draw"]
             self._sampled = TokenCorpus(rows, tuple(state["starts"]), state["bos"], has_completions=True)
 
     def _sample(self, model: "HookedModel", corpora: Corpora, config: UnlearnConfig, draw: int) -> TokenCorpus:

@@ -130,8 +130,8 @@ def estimate_run(
     attacker = 0
     if adversary is not None:
         work = work.plus(costs.attack(forget, adversary))
-        copies = 2 if isinstance(adversary, ForkConfig) else 4  # values, gradients and AdamW's moments
-        attacker = copies * every * size
+        # Of a fork its own weights and gradients; else values, gradients and AdamW's moments.
+        attacker = every * (max(size, 4) + size if isinstance(adversary, ForkConfig) else 4 * size)
     seconds = work.seconds_at(measured_speed(architecture.d_model, stored, torch.device(device)))
     width = SAVED_WIDTHS[0] * architecture.d_model + SAVED_WIDTHS[1] * costs.d_mlp
     kept = max(forget, retain) * size * width * max(0, deepest - first)

@@ -18,7 +18,8 @@ class Fork:
     """The attacker's own weights, of every parameter.
 
     Source: Sondej et al. 2025, arXiv 2506.12484: set back to the main weights every so many updates, one step of
-    cross-entropy on the forget batch an update, and the forget gradient taken where it stands.
+    cross-entropy on the forget batch an update, and the forget gradient taken where it stands. Kept in float32, also
+    where the model is held in half precision, whose spacing would swallow small steps.
 
     Args:
         config: how often it is set back, and its learning rate.
@@ -49,7 +50,7 @@ class Fork:
         """
         named = dict(model.hf.named_parameters())
         if step % self.config.refork == 0 or not self._weights:
-            self._weights = {name: parameter.detach().clone() for name, parameter in named.items()}
+            self._weights = {name: _master(parameter) for name, parameter in named.items()}
         else:  # what was stored was read back onto the CPU
             self._weights = {name: self._weights[name].to(parameter.device) for name, parameter in named.items()}
         with borrowed(list(named.values())):
@@ -59,9 +60,10 @@ class Fork:
             relearning_loss(model, batch, config).backward()
             with torch.no_grad():
                 for name, parameter in named.items():
+                    master = self._weights[name]
                     if parameter.grad is not None:
-                        parameter.sub_(parameter.grad, alpha=self.config.learning_rate)
-                    self._weights[name].copy_(parameter)
+                        master.sub_(parameter.grad.to(master.dtype), alpha=self.config.learning_rate)
+                    parameter.copy_(master)
             first, *others = losses
             found = gradient(first(), list(trained.values()))
             for loss in others:
@@ -76,3 +78,7 @@ class Fork:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint's state."""
         self._weights = {name: tensor.clone() for name, tensor in state.items()}
+
+
+def _master(parameter: nn.Parameter) -> Tensor:
+    return parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32), copy=True)

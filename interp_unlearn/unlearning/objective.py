@@ -53,7 +53,7 @@ class Objective(ABC):
     ) -> None:
         self.name = name
         self.source: CorpusName = source
-        self.layers = layers
+        self.layers: tuple[int, ...] = as_layers(layers) if layers else ()
         self.retains = retains
         self.hidden: HiddenTerm = hidden
         self.meta = meta

@@ -39,6 +39,7 @@ def test_at_the_last_layer_it_is_the_models_own_prediction(name: str) -> None:
     model = HookedModel(make_hf(name), make_tokenizer())
     table: Any = answer_lens(model, collect(model, TEXTS, SITES, "last", progress=False), ANSWERS)
     assert len(table) == 4 * 4 and table["lens"].unique().tolist() == ["logit"]
+    assert table.index.tolist() == list(range(16))
     rows = table[table["site"] == str(LAST)]
     expected = own_predictions(model, TEXTS)
     ids: Any = model.tokenizer.convert_tokens_to_ids([answer.strip() for answer in ANSWERS])

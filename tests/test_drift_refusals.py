@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from interp_unlearn.drift import (
     position_classes,
     representation_similarity,
     retrained_probes,
+    unlearning_depth,
     weight_delta,
 )
 from interp_unlearn.drift.paired import token_chunks
@@ -152,6 +154,46 @@ def replace_length(texts: DriftTexts, answers: Answers, max_length: int | None) 
     return DriftSetup(texts, answers=answers, max_length=max_length, progress=False)
 
 
+def test_draws_of_a_null_are_each_measures_own_unless_they_are_given() -> None:
+    texts = DriftTexts(["a"], ["forget"])
+    assert DriftSetup(texts, seed=3).null_draws == {"seed": 3}
+    assert DriftSetup(texts, seed=3, n_null=7).null_draws == {"seed": 3, "n_null": 7}
+
+
+def test_a_readout_is_as_near_to_the_model_as_its_precision_allows() -> None:
+    """Logits that are scaled by a per cent are another step in float32, and within the rounding of bfloat16."""
+
+    def scaled(dtype: torch.dtype, factor: float) -> HookedModel:
+        hf: Any = make_hf("llama").to(dtype)
+        hf.register_forward_hook(partial(_scale_logits, factor))
+        return HookedModel(hf, make_tokenizer(), name="scaled")
+
+    Readout(scaled(torch.float32, 1.0))
+    Readout(scaled(torch.bfloat16, 1.01))
+    for dtype, factor in ((torch.float32, 1.01), (torch.bfloat16, 1.2)):
+        with pytest.raises(CheckpointError, match=r"do not give its logits \(off by \d+\.\d%\)"):
+            Readout(scaled(dtype, factor))
+
+
+def _scale_logits(factor: float, module: Any, given: Any, found: Any) -> None:
+    found.logits = found.logits * factor
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_bar_is_shown_where_it_is_asked_for(llama: HookedModel, capsys: Any, shown: bool) -> None:
+    layers = [Site(layer, "resid_post") for layer in range(3)]
+    store = collect(llama, TEXTS, layers, "none", completions=ANSWERS, tokens="all", progress=False)
+    stores, told = (store, store), {"progress": shown}
+    capsys.readouterr()
+    displacement_spectrum(*stores, n_null=0, **told)
+    representation_similarity(*stores, n_null=0, **told)
+    unlearning_depth(llama, TEXTS, ANSWERS, *stores, **told)
+    weight_delta(llama, llama, **told)
+    shown_bars = capsys.readouterr().err
+    for name in ("spectrum", "similarity", "depth", "weights"):
+        assert (f"{name}:" in shown_bars) == shown, name
+
+
 def test_a_model_without_a_head_reads_nothing_out() -> None:
     body: Any = make_hf("llama").get_decoder()
     model = HookedModel(body, make_tokenizer(), name="body")
@@ -166,6 +208,12 @@ def test_of_a_spectrum_the_first_directions_are_taken() -> None:
     torch.testing.assert_close(spectrum.to_subspaces(3)[LATE][:, :1], spectrum.to_subspaces(1)[LATE])
     with pytest.raises(ConfigError, match="k must be at least 1, got 0"):
         spectrum.to_subspaces(0)
+    far = token_store({LATE: stores[0][LATE] + 1e-3 * (stores[1][LATE] - stores[0][LATE])}, (6, 4))
+    near = displacement_spectrum(stores[0], far, n_directions=3, n_null=0)
+    for column in ("share", "effective_rank"):
+        np.testing.assert_allclose(near.table[column], spectrum.table[column], rtol=1e-6, err_msg=column)
+    values = [found.components["singular_value"].to_numpy() for found in (near, spectrum)]
+    np.testing.assert_allclose(values[0], 1e-3 * values[1], rtol=1e-6)
     frame = spectrum.to_frame()
     frame["d"] = -1
     assert spectrum.table["d"].tolist() == [4] * len(frame), "a table that is handed out is a copy"

@@ -76,6 +76,16 @@ def test_neither_the_similarity_nor_its_band_depends_on_a_scale(d: int) -> None:
         )
 
 
+def test_standardised_each_dimension_counts_alike() -> None:
+    h0, h = gaussian(0, 30, 4), gaussian(1, 30, 4)
+    h = h0 + 0.5 * h
+    scaled = [token_store({LATE: x * torch.tensor([1.0, 100.0, 1e-3, 1.0])}) for x in (h0, h)]
+    found = representation_similarity(*scaled, n_null=0)
+    expected = by_definition(*((x - x.mean(0)) / x.std(0) for x in (h0, h)))
+    assert found["cka_standardised"].tolist() == pytest.approx([expected])
+    assert found["cka"].tolist() != pytest.approx([expected], abs=0.02)
+
+
 def test_the_band_is_of_the_permutations_that_are_drawn() -> None:
     h0, h = gaussian(0, 30, 5), gaussian(1, 30, 5)
     row = measured(h0, h, n_null=40, seed=3)

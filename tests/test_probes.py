@@ -1,6 +1,7 @@
 """Probes against planted directions, the scikit-learn pipeline and hand-made folds."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,18 @@ class TestProbeSet:
             assert torch.equal(getattr(found, name), getattr(probes, name))
         with pytest.raises(ArtifactError, match="planted"):
             ProbeSet.load(tmp_path / "probes", Model("b" * 64))  # type: ignore[arg-type]
+
+    def test_the_hash_is_of_numbers_and_settings_and_not_of_versions(self) -> None:
+        probes = fit_probes(planted(200)[0], progress=False)
+        assert isinstance(probes.directions, torch.Tensor) and probes.directions.shape == (2, len(probes.directions[0]))
+        changed = {
+            "setting": replace(probes, metadata=probes.metadata | {"C": 0.5}),
+            "number": replace(probes, directions=-probes.directions),
+            "table": replace(probes, table=probes.table.assign(auroc=0.5)),
+        }
+        newer = replace(probes, metadata=probes.metadata | {"versions": {"torch": "99"}})
+        assert newer.hash() == probes.hash()
+        assert len({probes.hash(), *(other.hash() for other in changed.values())}) == 4
 
     def test_half_a_folder(self, tmp_path: Path) -> None:
         fit_probes(planted(200)[0], progress=False).save(tmp_path)

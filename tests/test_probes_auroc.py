@@ -21,6 +21,12 @@ def test_weighted_auroc_agrees_with_scikit_learn(decimals: int) -> None:
     assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores))
 
 
+def test_one_pair_is_enough() -> None:
+    assert auroc(np.array([True, False]), np.array([2.0, 1.0])) == 1
+    assert auroc(np.array([True, False]), np.array([1.0, 2.0])) == 0
+    assert auroc(np.array([True, False]), np.array([1.0, 1.0])) == 0.5
+
+
 def test_one_class_has_no_auroc() -> None:
     assert np.isnan(auroc(np.ones(5, dtype=bool), np.arange(5.0)))
 

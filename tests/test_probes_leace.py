@@ -139,7 +139,7 @@ class TestEraser:
         with pytest.raises(ConfigError, match="not all finite"):
             fit_leace(vectors / 0, labels)
         with pytest.raises(ConfigError, match="6 wide, the vectors 7"):
-            fit_leace(vectors, labels)(torch.zeros(2, 7))
+            fit_leace(vectors, labels)(torch.zeros(2, 3, 7))
 
 
 class TestInTheFolds:

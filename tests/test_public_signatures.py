@@ -36,14 +36,17 @@ def public_signatures(module: str) -> dict[str, str]:
 
 
 def _described(parameter: inspect.Parameter) -> str:
-    star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    """Its name, marked: * and ** of the rest, | of what is given by name alone, / of what by place alone."""
+    kinds = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+    kinds |= {parameter.KEYWORD_ONLY: "|", parameter.POSITIONAL_ONLY: "/"}
+    star = kinds.get(parameter.kind, "")
     default = parameter.default
     if default is parameter.empty:
         return f"{star}{parameter.name}"
     if inspect.isroutine(default) or inspect.isclass(default):
-        return f"{parameter.name} = {default.__name__}"
+        return f"{star}{parameter.name} = {default.__name__}"
     text = repr(default)  # a factory's is an address or a mark of dataclasses
-    return f"{parameter.name} = {'a new one' if 'factory' in text or ' at 0x' in text else text}"
+    return f"{star}{parameter.name} = {'a new one' if 'factory' in text or ' at 0x' in text else text}"
 
 
 @pytest.mark.parametrize("module", MODULES)

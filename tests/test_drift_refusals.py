@@ -17,6 +17,7 @@ from test_drift_paired import EARLY, LATE, gaussian, token_store
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from interp_unlearn.activations import ActivationStore, collect
+from interp_unlearn.directions.readout import Readout
 from interp_unlearn.drift import (
     answer_lens,
     check_determinism,
@@ -30,7 +31,6 @@ from interp_unlearn.drift import (
 )
 from interp_unlearn.drift.paired import token_chunks
 from interp_unlearn.drift.readings import read_model
-from interp_unlearn.drift.readout import Readout
 from interp_unlearn.drift.setup import Answers, DriftSetup, DriftTexts
 from interp_unlearn.drift.weights import open_weights
 from interp_unlearn.errors import CheckpointError, ConfigError, DataError

@@ -95,7 +95,7 @@ def collect(
     if out is None and processes.size > 1:
         raise ConfigError("several processes share a store on disk; give out, a folder that all of them see")
     rows = _describe_rows(texts, completions, labels, groups, keep_texts)
-    max_length = max_length or model.context_length
+    max_length = _length(max_length, model)
     tokenized = TokenizedTexts.of(model.tokenizer, texts, completions, max_length)
     plan = make_plan(model, tokenized, sites, pool, batch_tokens, max_length)
     metadata: dict[str, Any] = {
@@ -107,6 +107,7 @@ def collect(
         "include_bos": include_bos,
         "max_length": max_length,
         "batch_tokens": batch_tokens,
+        "token_ids_hash": tokenized.hash(),
         "rows_hash": hash_data([rows[name].tolist() if name in rows else None for name in ("label", "group")]),
         "dtype": dtype_name(model.dtype),
         "backend": model.backend,
@@ -169,7 +170,7 @@ def plan_collection(
         As `collect`.
     """
     _checked(texts, sites, pool, None, completions)
-    max_length = max_length or model.context_length
+    max_length = _length(max_length, model)
     tokenized = TokenizedTexts.of(model.tokenizer, texts, completions, max_length)
     return make_plan(model, tokenized, sites, pool, batch_tokens, max_length)
 
@@ -271,6 +272,13 @@ def _pooled_in_order(
                 shard[name] = values.new_empty(n_rows, *values.shape[1:])
             shard[name][places] = values
     return shard
+
+
+def _length(max_length: int | None, model: "HookedModel") -> int | None:
+    """After how many tokens texts are cut."""
+    if max_length is not None and max_length < 1:
+        raise ConfigError(f"max_length must be at least 1, got {max_length}")
+    return max_length or model.context_length
 
 
 def _checked(

@@ -43,6 +43,7 @@ IDENTITY = (
     "backend",
     "batch_tokens",
     "rows_hash",
+    "token_ids_hash",
 )
 """Metadata that decides what the vectors are, and their labels; two stores that agree on it and the sites are one."""
 

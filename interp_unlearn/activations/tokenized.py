@@ -1,5 +1,6 @@
 """Texts tokenised once, kept as one flat array: a million short texts take some megabytes."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,6 +68,13 @@ class TokenizedTexts:
             tokenizer.bos_token_id,  # pyright: ignore[reportArgumentType]
             n_cut,
         )
+
+    def hash(self) -> str:
+        """SHA-256 of all ids and of where texts begin: of what the tokenizer made of the texts."""
+        digest = hashlib.sha256(f"{self.ids.dtype} {self.offsets.dtype} {self.bos_token_id}".encode())
+        digest.update(self.ids.tobytes())
+        digest.update(self.offsets.tobytes())
+        return digest.hexdigest()
 
     @property
     def lengths(self) -> Int[np.ndarray, " text"]:

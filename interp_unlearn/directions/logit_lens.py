@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from interp_unlearn.directions.direction_set import Directions, residual_directions
 from interp_unlearn.directions.nulls import random_unit_vectors
+from interp_unlearn.directions.readout import Readout
 from interp_unlearn.errors import CheckpointError, ConfigError, ScoreError
 from interp_unlearn.probes import ProbeSet
 from interp_unlearn.probes.token_scores import token_text
@@ -59,7 +60,7 @@ def promoted_tokens(
 
     Raises:
         ConfigError: k is not between 1 and the vocabulary's size, or the widths differ.
-        CheckpointError: the model has no head.
+        CheckpointError: the model has no head, one with an adapter, or final norm and head do not give its logits.
         SiteError: a direction is outside the residual stream.
         ScoreError: the norm or the head holds infinite values or NaN.
     """
@@ -70,6 +71,9 @@ def promoted_tokens(
     head = model.architecture.unembed
     if head is None:
         raise CheckpointError(f"{model.name or 'the model'} has no head that turns the stream into logits")
+    if hasattr(head, "base_layer"):
+        raise CheckpointError("the head has an adapter, which this lens would leave out; merge it first")
+    Readout(model)
     weight = head.get_parameter("weight").detach()
     if not 1 <= k <= len(weight):
         raise ConfigError(f"k: expected 1 to {len(weight)} tokens, the size of the vocabulary, got {k}")

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp_unlearn.activations import ActivationStore
-from interp_unlearn.drift.readout import Readout, stream_sites
+from interp_unlearn.directions.readout import Readout, stream_sites
 from interp_unlearn.drift.tuned_lens import TunedLens
 from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.models.encoding import encode_continuations

@@ -8,8 +8,8 @@ import numpy as np
 
 from interp_unlearn.activations.collection import BATCH_TOKENS
 from interp_unlearn.activations.store import hash_data
+from interp_unlearn.directions.readout import IN_STREAM
 from interp_unlearn.drift.paired import TokenMask
-from interp_unlearn.drift.readout import IN_STREAM
 from interp_unlearn.drift.tuned_lens import TunedLensConfig
 from interp_unlearn.errors import ConfigError, DataError
 from interp_unlearn.probes import ProbeSet

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from interp_unlearn.activations import ActivationStore
 from interp_unlearn.artifacts import environment, read_tensors, write_tensors
-from interp_unlearn.drift.readout import Readout, stream_sites
+from interp_unlearn.directions.readout import Readout, stream_sites
 from interp_unlearn.errors import ArtifactError, ConfigError, SiteError
 from interp_unlearn.settings import check_fields
 from interp_unlearn.sites import Site

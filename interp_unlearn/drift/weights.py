@@ -12,17 +12,16 @@ from torch import Tensor, nn
 
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions import HookedModel
-from interp_unlearn.models import parameters_by_role, resolve_architecture
+from interp_unlearn.models import resolve_architecture
 from interp_unlearn.models.checkpoint_copy import checkpoint_folder, stored_tensors, weight_files
 from interp_unlearn.models.loading import load_config
-from interp_unlearn.models.parameters import ATTENTION_ROLES, MLP_ROLES
+from interp_unlearn.models.parameters import roles_of_parameters
 from interp_unlearn.sites import Site
 from interp_unlearn.unlearning import Reference
 
 if TYPE_CHECKING:
     from interp_unlearn.models import Architecture
 
-_ROLES = tuple(dict.fromkeys([*ATTENTION_ROLES.values(), *MLP_ROLES.values()]))
 _READS = {"mlp.down": "mlp_post", "attn.o": "z"}
 """Roles of matrices whose input is a site; they are those that write into the stream."""
 
@@ -65,7 +64,7 @@ class Weights(Mapping[str, Tensor]):
         self._first = {id(parameter): name for name, parameter in structure.named_parameters()}
         self._loaders = self._told_once(loaders)
         self._blocks = self._architecture.path_of(self._architecture.blocks).rpartition(".")[2]
-        self._roles = {name: role for role in _ROLES for name in _names_of(structure, role)}
+        self._roles = roles_of_parameters(structure)
         self._head = self._head_names()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -199,10 +198,3 @@ def _stored(folder: str | Path) -> Weights:
             return opened.get_tensor(name)
 
     return Weights({name: partial(load, file, name) for file in files for name in stored_tensors(file)}, structure)
-
-
-def _names_of(structure: nn.Module, role: str) -> list[str]:
-    try:
-        return list(parameters_by_role(structure, [role]))
-    except ConfigError:  # a mixture of experts has no such matrix
-        return []

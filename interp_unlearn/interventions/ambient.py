@@ -118,6 +118,8 @@ class AmbientEdits(ForwardPass):
         self._running = False
         if output is None:  # the pass raised, and no backward pass will follow
             self._awaits_backward = False
+        if not self._awaits_backward:
+            self.context = None
 
     def _begin(self, context: EditContext | None) -> None:
         if torch.is_grad_enabled() and recomputes_blocks(self.hf) and inside_blocks(self.edits):

@@ -46,12 +46,15 @@ def check_mode(hf: "PreTrainedModel") -> None:
     Raises:
         ConfigError: it is.
     """
-    if not hf.training:
+    training = [module for module in hf.modules() if module.training]  # adapters put on later are, in a model at rest
+    if not training:
         return
-    stated = vars(hf.config.get_text_config()).items()
-    shares = [value for name, value in stated if "dropout" in name or name.endswith("pdrop")]
-    shares += [module.p for module in hf.modules() if isinstance(module, nn.Dropout)]
+    shares: list[object] = [module.p for module in training if isinstance(module, nn.Dropout)]
+    if hf.training:
+        stated = vars(hf.config.get_text_config()).items()
+        shares += [value for name, value in stated if "dropout" in name or name.endswith("pdrop")]
     if any(isinstance(share, int | float) and share > 0 for share in shares):
         raise ConfigError(
-            "the model is in training mode and its dropout is on, so no two passes are alike; call hf.eval() first"
+            "the model is in training mode, or a part of it, and its dropout is on, so no two passes are alike; call "
+            "hf.eval() first"
         )

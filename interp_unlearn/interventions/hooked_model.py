@@ -28,6 +28,7 @@ from interp_unlearn.interventions.generation import generate_tokens
 from interp_unlearn.interventions.prefix import SharedPrefix
 from interp_unlearn.interventions.trace import Trace
 from interp_unlearn.models import Chat, TokenBatch, resolve_architecture, tokenize, tokenize_chats
+from interp_unlearn.models.adapter_state import adapter_state
 from interp_unlearn.models.checkpoint_copy import write_changed
 from interp_unlearn.models.encoding import special_id
 from interp_unlearn.models.loading import DeviceMap, load_first_blocks, load_model, load_skeleton, weights_hash
@@ -76,7 +77,7 @@ class HookedModel:
         self._ambient = AmbientEdits(hf, self.architecture, special_id(tokenizer, "bos"))
         self._agreement = AgreementCheck(self._backend, hf, self.architecture)
         self._prefix: SharedPrefix | None = None
-        self._hash: tuple[list[tuple[int, int]], str] | None = None
+        self._hash: tuple[object, str] | None = None
 
     @classmethod
     def from_pretrained(
@@ -311,7 +312,7 @@ class HookedModel:
         sharded one the weights are gathered, for which every process has to call; the first writes them.
 
         Raises:
-            CheckpointError: that checkpoint cannot be copied; see `write_changed`.
+            CheckpointError: that checkpoint cannot be copied (`write_changed`), or adapters are on the model.
         """
         self._check_here("saved")
         if self.is_partial:
@@ -321,12 +322,12 @@ class HookedModel:
             self.tokenizer.save_pretrained(path)
 
     def hash(self) -> str:
-        """SHA-256 of all parameters (of a hosted model, of its name); recomputed when a change is noticed or marked."""
+        """SHA-256 of parameters and of which adapters are on (hosted: of the name), anew when a change is noticed."""
         if self.remote:
             return hashlib.sha256(f"hosted {self.name}".encode()).hexdigest()
-        versions = [(id(parameter), parameter._version) for parameter in self.hf.parameters()]
-        if self._hash is None or self._hash[0] != versions:
-            self._hash = (versions, weights_hash(self.hf))
+        seen = [(id(part), part._version, part.dtype) for part in self.hf.parameters()], adapter_state(self.hf)
+        if self._hash is None or self._hash[0] != seen:
+            self._hash = (seen, weights_hash(self.hf))
         return self._hash[1]
 
     def mark_changed(self) -> None:

@@ -17,7 +17,7 @@ MLP_NAMES = ("mlp", "feed_forward", "ffn")
 ATTENTION_OUTPUT_NAMES = ("o_proj", "out_proj", "c_proj", "dense")
 MLP_OUTPUT_NAMES = ("down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2")
 BLOCK_NORM_NAMES = ("input_layernorm", "ln_1")
-FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+FINAL_NORM_NAMES = ("norm", "ln_f", "norm_f", "final_layer_norm", "final_layernorm", "embedding_norm", "layer_norm")
 
 
 @dataclass(frozen=True, eq=False)

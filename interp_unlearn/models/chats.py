@@ -35,7 +35,8 @@ def tokenize_chats(
 
     Raises:
         ConfigError: the tokenizer has no chat template, or one that rewrites earlier turns.
-        DataError: there are no chats, or one has no messages or begins with the assistant.
+        DataError: there are no chats, or one has no messages, begins with the assistant, or loses all its turns to
+            `max_length`.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError("the tokenizer has no chat template; set tokenizer.chat_template, or tokenise plain texts")
@@ -54,6 +55,8 @@ def tokenize_chats(
             (ids,) = (encode_continuations if row else encode_texts)(tokenizer, [text])
             row += ids
             mark += [assistant] * len(ids)
+        if any(mark) and not any(mark[:max_length]):
+            raise DataError("chats", f"max_length cuts away all that the assistant says in conversation {index}")
         rows.append(row[:max_length])
         marks.append(mark[:max_length])
     pad = next((i for i in (special_id(tokenizer, "pad"), special_id(tokenizer, "eos")) if i is not None), 0)

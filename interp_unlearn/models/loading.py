@@ -1,5 +1,7 @@
 """Models and tokenizers from a directory or a hub id, or a one-line reason why not."""
 
+import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from torch import nn
 
 from interp_unlearn.artifacts import LARGEST_JSON, hash_tensors
 from interp_unlearn.errors import CheckpointError, ConfigError
+from interp_unlearn.models.adapter_state import adapter_state
 from interp_unlearn.models.checkpoint_copy import weight_files
 from interp_unlearn.models.processes import is_sharded, whole
 from interp_unlearn.models.quantisation import HOSTED, quantisation_of
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ADAPTER, TOKENIZER = "adapter_config.json", "tokenizer.json"
+PROBES = ("The cat sat, didn't it?", "  two  spaces\n\tand 12345 digits", "naïve Ünicode 漢字 🙂")
+"""Texts that tell tokenizers of one vocabulary apart."""
 
 DeviceMap = str | dict[str, str | int]
 """Which part of a model goes where, as transformers takes it: "auto", or module names and devices."""
@@ -118,13 +124,28 @@ def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase":
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     local = _check_path(path)
     try:
-        return AutoTokenizer.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(str(path), local_files_only=local, trust_remote_code=False)
+        if local and (Path(path) / TOKENIZER).is_file() and not _as_written(found, Path(path) / TOKENIZER):
+            logger.warning("%s: its tokenizer is not the one of its model type; taken as %s has it", path, TOKENIZER)
+            return PreTrainedTokenizerFast.from_pretrained(str(path), local_files_only=True)
+        return found
     except Exception as error:
         raise _refusal(path, error) from error
+
+
+def _as_written(tokenizer: "PreTrainedTokenizerBase", file: Path) -> bool:
+    """Whether a tokenizer does what its file says: for some types transformers builds another with the same words."""
+    from tokenizers import Tokenizer
+
+    stored = Tokenizer.from_file(str(file))
+    return all(
+        tokenizer(text, add_special_tokens=False)["input_ids"] == stored.encode(text, add_special_tokens=False).ids
+        for text in PROBES
+    )
 
 
 def keep_blocks(config: "PretrainedConfig", n_blocks: int) -> int:
@@ -172,6 +193,11 @@ def _load(
     options.setdefault("config", load_config(path))
     if local:
         weight_files(Path(path))
+        if (Path(path) / ADAPTER).is_file():  # transformers would put it on, merged already or not
+            raise CheckpointError(
+                f"{path}: {ADAPTER} beside the model's own weights, which may have that adapter in them; move one of "
+                "the two elsewhere, or put the adapter on with peft and give HookedModel(model, tokenizer)"
+            )
     try:
         model, info = auto_class.from_pretrained(
             str(path),
@@ -211,7 +237,10 @@ def weights_hash(model: nn.Module) -> str:
         raise CheckpointError("weights that device_map has moved off their device cannot be hashed; load without it")
     if is_sharded(model):
         return hash_tensors((name, whole(parameter.detach())) for name, parameter in model.named_parameters())
-    return hash_tensors(model.named_parameters() if quantisation_of(model) is None else model.state_dict().items())
+    hashed = hash_tensors(model.named_parameters() if quantisation_of(model) is None else model.state_dict().items())
+    if state := adapter_state(model):  # switching adapters leaves every parameter as it is
+        return hashlib.sha256(json.dumps([hashed, state]).encode()).hexdigest()
+    return hashed
 
 
 def _refusal(path: str | Path, error: Exception) -> CheckpointError:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from interp_unlearn.errors import ConfigError
+from interp_unlearn.errors import CheckpointError, ConfigError
+from interp_unlearn.models.adapter_state import adapter_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -150,7 +151,15 @@ def save_weights(hf: "PreTrainedModel", path: str | Path) -> bool:
 
     Returns:
         Whether this process has written it.
+
+    Raises:
+        CheckpointError: adapters are on it.
     """
+    if adapter_state(hf):
+        raise CheckpointError(
+            "adapters are on the model: they alone would be written, or weights under names that nothing loads; merge "
+            "them first (merge_and_unload of peft), or save them by peft and the base model by itself"
+        )
     if not is_sharded(hf):
         hf.save_pretrained(path)
         return True

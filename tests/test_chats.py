@@ -72,10 +72,15 @@ def test_exactly_these_turns_are_edited(chatty: PreTrainedTokenizerBase, side: s
 
 def test_long_chats_are_cut_at_the_end(chatty: PreTrainedTokenizerBase) -> None:
     whole = tokenize_chats(chatty, [as_chat(lines) for lines in CHATS])
-    cut = tokenize_chats(chatty, [as_chat(lines) for lines in CHATS], max_length=7)
-    assert cut.lengths.tolist() == [min(length, 7) for length in whole.lengths.tolist()]
-    assert torch.equal(cut.input_ids, whole.input_ids[:, :7])
-    assert torch.equal(cut.completion_mask, whole.completion_mask[:, :7])
+    marks = whole.completion_mask
+    longest = max(int(row.nonzero()[0]) for row in marks if row.any()) + 1  # the first word of the latest first turn
+    assert longest < whole.longest
+    cut = tokenize_chats(chatty, [as_chat(lines) for lines in CHATS], max_length=longest)
+    assert cut.lengths.tolist() == [min(length, longest) for length in whole.lengths.tolist()]
+    assert torch.equal(cut.input_ids, whole.input_ids[:, :longest])
+    assert torch.equal(cut.completion_mask, marks[:, :longest])
+    with pytest.raises(DataError, match="cuts away all that the assistant says"):
+        tokenize_chats(chatty, [as_chat(lines) for lines in CHATS], max_length=longest - 1)
 
 
 def test_rows_keep_their_turns_when_padding_changes_sides(chatty: PreTrainedTokenizerBase) -> None:

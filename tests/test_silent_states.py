@@ -106,13 +106,14 @@ class TestTokenizers:
         for text in TEXTS:
             assert found(text)["input_ids"] == written(text)["input_ids"]
 
-    def test_another_one_makes_another_store(self, llama: HookedModel, tmp_path: Path) -> None:
-        with_bos = collect(llama, TEXTS, [SITE], out=tmp_path / "store", progress=False)
-        again = collect(llama, TEXTS, [SITE], out=tmp_path / "store", progress=False)
+    def test_another_one_makes_another_store(self, tmp_path: Path) -> None:
+        model = HookedModel(make_hf("llama"), make_tokenizer())
+        with_bos = collect(model, TEXTS, [SITE], out=tmp_path / "store", progress=False)
+        again = collect(model, TEXTS, [SITE], out=tmp_path / "store", progress=False)
         assert torch.equal(with_bos[SITE], again[SITE])
-        llama.tokenizer.bos_token = None
+        model.tokenizer.bos_token = None
         with pytest.raises(ArtifactError, match="token_ids_hash differ"):
-            collect(llama, TEXTS, [SITE], out=tmp_path / "store", progress=False)
+            collect(model, TEXTS, [SITE], out=tmp_path / "store", progress=False)
 
     def test_a_length_of_nothing_is_refused(self, llama: HookedModel) -> None:
         with pytest.raises(ConfigError, match="max_length must be at least 1, got 0"):

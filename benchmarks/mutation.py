@@ -165,7 +165,7 @@ def try_fault(fault: Fault, tests: Sequence[str], seconds: int) -> Outcome:
         return Outcome(fault, False, "no test reaches it", 0)
     # Where very many reach a line, some of the others by a fixed draw: what the rest would notice counts as unnoticed.
     about = [test for test in tests if is_about(test, fault.path)]
-    elsewhere = [test for test in tests if test not in set(about)]
+    elsewhere = [test for test in tests if not is_about(test, fault.path)]
     others = elsewhere[NEAREST:]
     drawn = random.Random(f"{fault}").sample(others, min(DRAWN, len(others)))
     chosen = [*about, *elsewhere[:NEAREST], *drawn]

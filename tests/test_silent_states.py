@@ -21,9 +21,9 @@ from transformers import (
 
 from interp_unlearn.activations import ActivationStore, collect
 from interp_unlearn.directions import Directions, promoted_tokens
-from interp_unlearn.errors import ArtifactError, CheckpointError, ConfigError, DataError
+from interp_unlearn.errors import ArtifactError, BackendError, CheckpointError, ConfigError
 from interp_unlearn.interventions import Add, HookedModel, Replace
-from interp_unlearn.models import TokenBatch, load_model, parameters_by_role, tokenize_chats
+from interp_unlearn.models import TokenBatch, load_model, parameters_by_role
 from interp_unlearn.models.loading import load_tokenizer
 from interp_unlearn.models.parameters import roles_of_parameters
 from interp_unlearn.sites import Site
@@ -31,10 +31,10 @@ from interp_unlearn.sites import Site
 SITE = Site(1, "resid_post")
 
 
-def adapted(dropout: float = 0.0) -> Any:
+def adapted() -> Any:
     """A model with two of peft's adapters, which both do something."""
     peft = pytest.importorskip("peft")
-    told = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], lora_dropout=dropout, init_lora_weights=False)
+    told = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     hf: Any = peft.get_peft_model(make_hf("llama"), told)
     hf.add_adapter("second", told)
     return hf.eval()
@@ -118,15 +118,6 @@ class TestTokenizers:
     def test_a_length_of_nothing_is_refused(self, llama: HookedModel) -> None:
         with pytest.raises(ConfigError, match="max_length must be at least 1, got 0"):
             collect(llama, TEXTS, [SITE], max_length=0, progress=False)
-        tokenizer: Any = make_tokenizer()
-        tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}"
-        chat = [{"role": "user", "content": "the cat sat on"}, {"role": "assistant", "content": "a mat"}]
-        whole = tokenize_chats(tokenizer, [chat])
-        n = int(whole.completion_mask.sum())  # pyright: ignore[reportOptionalMemberAccess]
-        length = whole.longest - n
-        assert tokenize_chats(tokenizer, [chat], max_length=length + 1).longest == length + 1
-        with pytest.raises(DataError, match="cuts away all that the assistant says in conversation 0"):
-            tokenize_chats(tokenizer, [chat], max_length=length)
 
 
 class TestRoles:
@@ -201,7 +192,7 @@ def test_after_a_whole_call_a_part_of_the_model_is_refused_as_before_it(llama: H
     hf: Any = llama.hf
     with llama.edited({SITE: Add(torch.ones(llama.d_model))}), torch.no_grad():
         for _ in range(2):
-            with pytest.raises(Exception, match="a part of the model was called by itself"):
+            with pytest.raises(BackendError, match="a part of the model was called by itself"):
                 hf.model(input_ids=batch.input_ids)
             hf(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
 

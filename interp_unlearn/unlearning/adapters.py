@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from interp_unlearn.interventions import HookedModel
 
-
 logger = logging.getLogger(__name__)
 
 _KEPT = 0.8
+"""Least share of the adapters' change that has to survive merging, or a warning is given."""
 
 
 class Adapters:

@@ -98,7 +98,7 @@ def attacked_gradient(
     `min(max_scale, max(min_norm, base_norm) / |g_k|)`. First order: nothing is differentiated through the inner steps.
     The weights, `requires_grad` and gradients are afterwards what they were, bit for bit.
     Caveat: the inner steps are taken in the weights' own precision, for the memory of float32 copies of all of them
-    would double a large model's. In bfloat16 an inner learning rate of 3e-4 or more loses little, one of 1e-5 most.
+    would double a large model's. In half precision steps below the spacing of the weights are lost.
 
     Args:
         outer_loss: the objective's loss on the outer rows at the current weights.

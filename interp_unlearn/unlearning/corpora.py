@@ -54,9 +54,8 @@ class UnlearnData:
                 raise DataError(field.name, "expected a list of texts, got one string; wrap it in a list")
             if value is None and field.default is None:
                 continue
-            if isinstance(value, Mapping) or hasattr(
-                value, "columns"
-            ):  # going through it would give its columns' names
+            # Going through a table would give the names of its columns.
+            if isinstance(value, Mapping) or hasattr(value, "columns"):
                 raise DataError(field.name, "expected a list of texts, got a table; give one of its columns")
             if not isinstance(value, Iterable):
                 raise DataError(field.name, f"expected a list of texts, got {type(value).__name__}")

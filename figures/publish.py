@@ -99,7 +99,7 @@ def publications(run: Path) -> list[Publication]:
             ),
         ]
     if (run / "evidence.md").exists():
-        tables = _hashes(run, "*.parquet", "mechanism/*/dissection.json")
+        tables = _hashes(run, "*.parquet")
         return [
             *(Publication(f"figures/evidence_{path.name}", path.read_bytes(), tables) for path in drawn),
             Publication("docs/evidence.md: evidence", _evidence(run).encode(), tables),

@@ -1,5 +1,6 @@
 """The evidence: its judge, its joined tables, what was predicted of them, and one small run from end to end."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,7 @@ from interp_unlearn.study.evidence.attacked import CHOSEN, attack_folder, attack
 from interp_unlearn.study.evidence.dissected import patch_texts
 from interp_unlearn.study.evidence.judged import Judged, asked_examples, outcome_on
 from interp_unlearn.study.evidence.plan import SUBJECTS, Subject
+from interp_unlearn.study.evidence.predictions import PUBLISHED
 from interp_unlearn.study.evidence.report import evidence_markdown
 from interp_unlearn.study.plan import TWINS
 from interp_unlearn.study.stage import load_stage
@@ -124,9 +126,46 @@ def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
     assert table.loc["rmu", "recovered"] == pytest.approx(0.6)
     assert table.loc["rmu", "beyond_twin"] == pytest.approx(0.5)
     assert table.loc["rmu", "seeds"] == 2 and table.loc["rmu", "n"] == 20
-    text = evidence_markdown(table.reset_index(), check_predictions(table.reset_index()), {}, 2, config.n_asked)
-    assert "| relearning, the rest taught | 0.60 [0.60, 0.60]; +0.50 |" in text
+    rows = table.reset_index()
+    text = evidence_markdown(rows, check_predictions(rows), {}, "Patched: none.", 2, config.n_asked)
+    assert "| relearning, the rest taught | 0.60 [0.60, 0.60]; +0.50 [+0.50, +0.50] |" in text
+    assert text.endswith("Patched: none.")
     assert f"Of {len(PREDICTIONS)} predictions" in text and "2 seeds" in text
+
+
+def test_the_excess_over_the_twin_is_paired_and_resampled_by_group(tmp_path: Path) -> None:
+    config = EvidenceConfig(seeds=(0, 1), subjects=(Subject("knowledge", "rmu"),), pairs=(), n_resamples=400)
+    planted_attacks(tmp_path)
+    path = attack_folder(tmp_path, "knowledge-twin", 0) / "chosen_items.parquet"
+    twin = read_parquet(path)
+    score = twin["group"].map({"g0": 0.0, "g1": 0.0, "g2": 0.0, "g3": 0.0, "g4": 1.0})
+    write_parquet(path, twin.assign(attacked=score).loc[twin["id"] != "0"])  # one item the twin was not scored on
+    row = attack_table(tmp_path, config).set_index("method").loc["rmu"]
+    assert row["twin"] == pytest.approx(4 / 19) and row["beyond_twin"] == pytest.approx(0.6 - 4 / 19)
+    assert row["beyond_twin_low"] == pytest.approx(0.6 - 3 / 5, abs=0.25) and row["beyond_twin_low"] < 0.3
+    assert row["beyond_twin_high"] == pytest.approx(0.6), "resamples without the fifth group"
+    shutil.rmtree(path.parent)
+    planted = read_parquet(attack_folder(tmp_path, "knowledge-rmu", 0) / "chosen_items.parquet")
+    write_parquet(path, planted.assign(method="twin", attack="relearn_unrelated"))
+    alone = attack_table(tmp_path, config).set_index("method")
+    assert np.isnan(alone.loc["rmu", "beyond_twin"]), "the twin met another attack"
+
+
+def test_what_was_found_is_held_against_what_was_published() -> None:
+    published = next(one.published for one in PREDICTIONS if "0.45 to 0.74" in one.published)
+    made = [Prediction("relearn", "knowledge", name, 0.0, 1.0, published) for name in ("a", "b", "c", "d")]
+    made.append(Prediction("relearn", "knowledge", "a", 0.0, 1.0, "no number"))
+    bounds = {"a": (0.1, 0.2), "b": (0.4, 0.5), "c": (0.8, 0.9), "d": (float("nan"), float("nan"))}
+    rows = [
+        {"goal": "knowledge", "method": name, "attack": "relearn", "recovered": low, "recovered_low": low}
+        | {"recovered_high": high}
+        for name, (low, high) in bounds.items()
+    ]
+    found = check_predictions(pd.DataFrame(rows), made)
+    assert found["beside_published"].tolist() == ["below", "as published", "above", "", ""]
+    assert {one.published for one in PREDICTIONS if one.published} - PUBLISHED.keys() == {
+        one.published for one in PREDICTIONS if "2401.01967" in one.published
+    }, "shares of toxic text are no shares of a gap"
 
 
 def test_what_is_asked_in_other_words_is_held_against_the_original_asked_so(tmp_path: Path) -> None:
@@ -190,7 +229,9 @@ def test_a_small_run_goes_from_models_to_figures_and_does_nothing_twice(
     all_tokens = of_panel.loc[of_panel["position"] == "all"].sort_values("layer")
     drawn = [np.asarray(line.get_ydata()).tolist() for line in panels[0].lines]
     assert all(all_tokens[column].tolist() in drawn for column in ("effect", "floor"))
-    assert "oracle on knowledge, oracle on toxicity" in (out / "evidence.md").read_text(encoding="utf-8")
+    text = (out / "evidence.md").read_text(encoding="utf-8")
+    assert "oracle on knowledge, oracle on toxicity" in text and "patching, " not in text
+    assert text.count("the twin's states in the original") == 2
     assert (out / "figures" / "dissection_oracle_oracle.png").exists()
 
     def fail(*_: object, **__: object) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from planted_deltas import copied, disturbed, tensor_sums
+from transformers import PreTrainedTokenizerBase
 
 from interp_unlearn.artifacts import read_json, read_parquet
 from interp_unlearn.errors import ConfigError
@@ -17,10 +18,13 @@ from interp_unlearn.interventions import HookedModel
 from interp_unlearn.mechanism import (
     DissectionConfig,
     GoalRuns,
+    PatchConfig,
+    PatchTexts,
     Resampling,
     TransplantConfig,
     averaged,
     dissect,
+    patch_both_ways,
     transplant,
 )
 from interp_unlearn.models import parameters_by_role
@@ -74,10 +78,32 @@ def test_two_planted_goals_are_told_apart(llama: HookedModel, tmp_path: Path) ->
     assert carried.loc[("low", "the twin of high", "difference"), "equivalent"]
     assert set(found.tables["alignment"]["between"]) == {"low", "high", "low and high"}
     text = found.conclusions()
-    assert "act independently of each other" in text and "intervals apart" in text and "Not measured" not in text
+    assert "act independently of each other" in text and "intervals apart" in text
+    assert set(found.tables["missing"]["measure"]) == {"patching, low", "patching, high"}
     found.save(tmp_path)
     assert read_json(tmp_path / "dissection.json")["conclusions"] == text
     pd.testing.assert_frame_equal(read_parquet(tmp_path / "carried.parquet"), found.tables["carried"])
+
+
+def test_states_are_patched_between_the_original_and_a_twin_with_texts(
+    llama: HookedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    texts = PatchTexts.of_subjects(
+        tokenizer, ["the cat sat on a", "it was the dog who said"], [" mat", " no"], ["cat", "dog"]
+    )
+    twin, stranger = disturbed(llama), disturbed(llama, seed=2)
+    goal = GoalRuns([shifted(llama, named(llama, 0), -1.0)], tensor_sums(named(llama, 0)), twin=twin, texts=texts)
+    found = dissect(llama, {"low": goal}, CONFIG, stranger=stranger)
+    expected = patch_both_ways(llama, twin, texts, PatchConfig(resampling=CONFIG.resampling), floor=stranger)
+    table = found.tables["patching"]
+    for into, one in zip(("twin", "original"), expected, strict=True):
+        rows = table.loc[table["into"] == into].drop(columns=["into", "goal"]).reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows, one.to_frame())
+    assert "Of low, the twin's states in the original" in found.conclusions()
+    assert "patching, low" not in set(found.tables["missing"]["measure"])
+    without = dissect(llama, {"low": GoalRuns(goal.runs, goal.outcome, twin=twin)}, CONFIG)
+    missing: Any = without.tables["missing"].set_index("measure")
+    assert missing.loc["patching, low", "needs"] == "texts with their answers" and "patching" not in without.tables
 
 
 def test_conclusions_change_with_the_numbers(llama: HookedModel) -> None:

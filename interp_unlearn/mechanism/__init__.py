@@ -2,6 +2,7 @@
 
 from interp_unlearn.mechanism.alignment import align_deltas
 from interp_unlearn.mechanism.composition import Composition, CompositionConfig, carry_over, compose
+from interp_unlearn.mechanism.conclusions import draw_conclusions
 from interp_unlearn.mechanism.delta import WeightDelta, applied
 from interp_unlearn.mechanism.depth_profile import half_depths
 from interp_unlearn.mechanism.dissection import Dissection, DissectionConfig, GoalRuns, dissect
@@ -42,6 +43,7 @@ __all__ = [
     "collect_states",
     "compose",
     "dissect",
+    "draw_conclusions",
     "half_depths",
     "patch",
     "patch_both_ways",

@@ -19,11 +19,12 @@ def draw_conclusions(tables: Tables, goals: Sequence[str], margin: float) -> str
         margin: of its equivalence tests.
     """
     sentences = [
-        *_parts(tables["transplant"], goals),
-        *_depths(tables.get("depth"), goals),
-        *_ranks(tables["sufficient_rank"], goals),
+        *_parts(tables["transplant"], goals, margin),
         *_together(tables.get("composition"), goals, margin),
         *_carried(tables.get("carried"), goals),
+        *patching_sentences(tables.get("patching")),
+        *_depths(tables.get("depth"), goals),
+        *_ranks(tables["sufficient_rank"], tables["ranks"], goals),
         *_directions(tables.get("alignment"), goals),
         *_left_open(tables["missing"]),
     ]
@@ -56,23 +57,47 @@ def _rows(table: "pd.DataFrame", **conditions: object) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
-def _parts(table: "pd.DataFrame", goals: Sequence[str]) -> Iterator[str]:
+def _parts(table: "pd.DataFrame", goals: Sequence[str], margin: float) -> Iterator[str]:
     for goal in goals:
-        found = target_of(table, goal)
-        whole = _rows(found, direction="inserted", kind="all")
-        if whole:
-            effect = spelled(whole[0], "effect")
-            yield f"Unlearning {goal} changed {whole[0]['outcome']} by {effect} (n = {whole[0]['n']})."
+        rows, found = table.loc[table["goal"] == goal], target_of(table, goal)
+        for whole in _rows(found, direction="inserted", kind="all"):
+            others = [
+                f"{row['outcome']} by {spelled(row, 'effect')}"
+                for row in _rows(rows, direction="inserted", kind="all")
+                if row["outcome"] != whole["outcome"]
+            ]
+            changes = ", ".join([f"{whole['outcome']} by {spelled(whole, 'effect')}", *others])
+            yield f"Unlearning {goal} changed {changes} (n = {whole['n']})."
         inserted = [row for row in _rows(found, direction="inserted", kind="part") if row["n_tensors"]]
         inserted = [row for row in inserted if row["share"] == row["share"]]
         if not inserted:
             yield f"No share of it can be named on {goal}, for the whole difference is not told from 0."
             continue
-        shares = ", ".join(f"{PARTS[row['part']]} {spelled(row, 'share')}" for row in inserted)
+        shares = ", ".join(f"{PARTS[row['part']]} {spelled(row, 'share')}{_levels(rows, row)}" for row in inserted)
         restored = [row for row in _rows(found, direction="restored", kind="part") if row["n_tensors"]]
-        undone = ", ".join(f"{PARTS[row['part']]} {spelled(row, 'share')}" for row in restored)
+        undone = ", ".join(f"{PARTS[row['part']]} {spelled(row, 'share')}{_levels(rows, row)}" for row in restored)
         yield f"Shares of that by the changed tensors of one part, put into the original: {shares};"
         yield f"undone when the original's come back: {undone}."
+        harmed = _harmed(rows, inserted, margin)
+        if harmed:
+            yield f"Put in, {', '.join(harmed)}: what these do to {found['outcome'].iloc[0]} may be damage."
+
+
+def _levels(rows: "pd.DataFrame", of: Mapping[str, Any]) -> str:
+    """What else the same model scored: the means of the other outcomes."""
+    same = _rows(rows, direction=of["direction"], kind=of["kind"], group=of["group"])
+    others = [f"{row['outcome']} {row['mean'] + 0.0:.2f}" for row in same if row["outcome"] != of["outcome"]]
+    return f" ({', '.join(others)})" if others else ""
+
+
+def _harmed(rows: "pd.DataFrame", parts: Sequence[Mapping[str, Any]], margin: float) -> list[str]:
+    """Parts that alone change another outcome by more than the margin, with the whole interval."""
+    return [
+        f"{PARTS[part['part']]} change {row['outcome']} by {spelled(row, 'effect')}"
+        for part in parts
+        for row in _rows(rows, direction="inserted", kind="part", group=part["group"])
+        if row["outcome"] != part["outcome"] and (row["effect_low"] > margin or row["effect_high"] < -margin)
+    ]
 
 
 def _depths(table: "pd.DataFrame | None", goals: Sequence[str]) -> Iterator[str]:
@@ -90,16 +115,19 @@ def _depths(table: "pd.DataFrame | None", goals: Sequence[str]) -> Iterator[str]
         yield f"{wording}: {depths}{_told_apart(list(rows.values()))}."
 
 
-def _ranks(table: "pd.DataFrame", goals: Sequence[str]) -> Iterator[str]:
+def _ranks(table: "pd.DataFrame", ranks: "pd.DataFrame", goals: Sequence[str]) -> Iterator[str]:
     rows = {goal: _rows(target_of(table, goal))[0] for goal in goals}
     found = {goal: row for goal, row in rows.items() if row["rank"] == row["rank"]}
     if found:
         share = next(iter(found.values()))["share"]
-        ranks = "; ".join(
-            f"{goal} {row['rank']:.0f} [{row['low']:.0f}, {row['high']:.0f}] of {row['full']}"
-            for goal, row in found.items()
-        )
-        yield f"Directions a matrix that carry {share:.0%} of it: {ranks}{_told_apart(list(found.values()))}."
+        listed: list[str] = []
+        for goal, row in found.items():
+            same = _rows(ranks, goal=goal, rank=row["rank"])
+            others = [f"{one['outcome']} {one['mean'] + 0.0:.2f}" for one in same if one["outcome"] != row["outcome"]]
+            beside = f" ({', '.join(others)})" if others else ""
+            listed.append(f"{goal} {row['rank']:.0f} [{row['low']:.0f}, {row['high']:.0f}] of {row['full']}{beside}")
+        told = _told_apart(list(found.values()))
+        yield f"Directions a matrix that carry {share:.0%} of it: {'; '.join(listed)}{told}."
 
 
 def _told_apart(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -112,32 +140,22 @@ def _told_apart(rows: Sequence[Mapping[str, Any]]) -> str:
 def _together(table: "pd.DataFrame | None", goals: Sequence[str], margin: float) -> Iterator[str]:
     if table is None:
         return
-    targets = {goal: _first_outcome(table, goal) for goal in goals}
+    outcomes = list(dict.fromkeys(str(name) for name in table["outcome"]))
     crossed: list[str] = []
-    for goal, outcome in targets.items():
-        (other,) = (name for name in goals if name != goal)
-        (row,) = _rows(table, outcome=outcome, contrast=other)
-        crossed.append(f"that of {other} changes {outcome} by {spelled(row, 'mean', 'low', 'high')}, {_verdict(row)}")
-    yield f"Each change alone, on the other goal (margin {margin:g}): {'; '.join(crossed)}."
     joint: list[str] = []
-    for outcome in targets.values():
-        (row,) = _rows(table, outcome=outcome, contrast="interaction")
-        joint.append(f"{outcome} {spelled(row, 'mean', 'low', 'high')}, {_verdict(row)}")
+    decisive: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        (other,) = (name for name in goals if not outcome.startswith(f"{name}: "))
+        (row,), (both,) = (_rows(table, outcome=outcome, contrast=name) for name in (other, "interaction"))
+        crossed.append(f"that of {other} changes {outcome} by {spelled(row, 'mean', 'low', 'high')}, {_verdict(row)}")
+        joint.append(f"{outcome} {spelled(both, 'mean', 'low', 'high')}, {_verdict(both)}")
+        decisive += [row, both]
+    yield f"Each change alone, on the other goal (margin {margin:g}): {'; '.join(crossed)}."
     yield f"Both in one model, what is beyond their sum: {'; '.join(joint)}."
-    decisive = [
-        row
-        for outcome in targets.values()
-        for row in _rows(table, outcome=outcome)
-        if row["contrast"] != "sum" and not outcome.startswith(f"{row['contrast']}: ")
-    ]
     if all(row["equivalent"] for row in decisive):
         yield "In these runs the two changes act independently of each other, within the margin."
     else:
         yield "That the two changes act independently is not shown."
-
-
-def _first_outcome(table: "pd.DataFrame", goal: str) -> str:
-    return next(str(name) for name in table["outcome"] if str(name).startswith(f"{goal}: "))
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
@@ -164,6 +182,50 @@ def _carried(table: "pd.DataFrame | None", goals: Sequence[str]) -> Iterator[str
                 f"{spelled(own, 'mean', 'low', 'high')}, {verdict}"
             )
         yield f"The change of {goal} does {'; '.join(parts)}, within the margin."
+
+
+def patching_sentences(table: "pd.DataFrame | None") -> Iterator[str]:
+    """Where the donor's states move the answer the donor's way, and further than a stranger's states do.
+
+    Args:
+        table: of patching between an original and its twins, with the columns goal and into.
+    """
+    if table is None:
+        return
+    for goal, into in dict.fromkeys(zip(table["goal"], table["into"], strict=True)):
+        rows = _rows(table, goal=goal, into=into)
+        donor = {"twin": "original", "original": "twin"}[into]
+        difference = rows[0]["donor"] - rows[0]["recipient"]
+        way = 1 if difference > 0 else -1
+        floored = all(row["beyond_floor"] == row["beyond_floor"] for row in rows)
+        names = ("effect", "beyond_floor") if floored else ("effect",)
+        moved = [row for row in rows if all(_beyond_zero(row, name, way) for name in names)]
+        places: dict[str, list[int]] = {}
+        for row in moved:
+            places.setdefault(str(row["position"]), []).append(int(row["layer"]))
+        listed = "; ".join(f"{name} tokens after block {_spans(layers)}" for name, layers in places.items())
+        most = max(moved, key=lambda row: way * row["effect"], default=None)
+        by = "" if most is None else f"; most by {spelled(most, 'effect')} nats of {difference:.2f}"
+        beside = " and further than a stranger's do" if floored else " (no floor: disturbance alone may do so)"
+        yield (
+            f"Of {goal}, the {donor}'s states in the {into} move the answer the {donor}'s way{beside}, of "
+            f"{len(rows)} places, at: {listed or 'none'}{by}."
+        )
+
+
+def _beyond_zero(row: Mapping[str, Any], name: str, way: int) -> bool:
+    return (row[f"{name}_low"] > 0) if way > 0 else (row[f"{name}_high"] < 0)
+
+
+def _spans(layers: Sequence[int]) -> str:
+    """Runs of whole numbers: 1, 3 to 5."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
 
 def _directions(table: "pd.DataFrame | None", goals: Sequence[str]) -> Iterator[str]:

@@ -14,8 +14,11 @@ from interp_unlearn.mechanism.composition import CompositionConfig, carry_over, 
 from interp_unlearn.mechanism.conclusions import draw_conclusions
 from interp_unlearn.mechanism.delta import WeightDelta
 from interp_unlearn.mechanism.depth_profile import half_depths
+from interp_unlearn.mechanism.donor_states import PatchConfig
 from interp_unlearn.mechanism.outcome import Groups, Outcome, Resampling
 from interp_unlearn.mechanism.over_seeds import averaged
+from interp_unlearn.mechanism.patch_texts import PatchTexts
+from interp_unlearn.mechanism.patching import patch_both_ways
 from interp_unlearn.mechanism.rank_profile import RankConfig, rank_profile
 from interp_unlearn.mechanism.transplant import TransplantConfig, transplant
 from interp_unlearn.mechanism.weights import Weights
@@ -24,7 +27,10 @@ from interp_unlearn.settings import check_fields
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES = ("transplant", "depth", "ranks", "sufficient_rank", "composition", "carried", "alignment", "missing")
+TABLES = (
+    *("transplant", "depth", "ranks", "sufficient_rank", "composition", "carried", "patching", "alignment"),
+    "missing",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +42,16 @@ class GoalRuns:
         outcome: of this goal, its target first, best with what was broken: {"target": [...], "broken": [...]}.
         groups: keys of the items that are resampled whole.
         twin: a model from the same initial weights that never learned this goal's target.
+        texts: prompts and answers of the target, for patching states between the original and the twin.
+        text_groups: keys of the texts that are resampled whole.
     """
 
     runs: Sequence[Weights]
     outcome: Outcome
     groups: Groups | None = None
     twin: HookedModel | None = None
+    texts: PatchTexts | None = None
+    text_groups: Sequence[object] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,8 @@ def dissect(
     Transplants say which tensors carry each effect, depths where half of it sits, truncation how many directions it
     takes. With two goals: composition says whether the changes act independently, alignment whether they point the same
     way, beside two seeds of one goal. With twins: whether a change does the same in a model that never learned the
-    *other* goal's target. Seeds are averaged within items.
+    *other* goal's target and, with texts, at which layers and tokens states of the original make the twin answer, and
+    the other way round. Seeds are averaged within items.
 
     Without a twin, transplants, depths, ranks and, with two goals, composition remain; their floor is the original,
     whose own outcome is every effect's zero, and, of alignment, flipped signs and other seeds of the same goal. Nothing
@@ -143,8 +154,8 @@ def dissect(
         original: the model that all runs started from; its weights are put back bit for bit.
         goals: one or two, by name.
         config: how.
-        stranger: an original trained anew from other initial weights, the floor of carrying over: what a change does in
-            a network that it was not made for.
+        stranger: an original trained anew from other initial weights, the floor of carrying over and of patching: what
+            a change does in a network that it was not made for, and what foreign states do.
         progress: whether to show progress bars.
 
     Raises:
@@ -170,6 +181,9 @@ def dissect(
                 for delta in deltas[name]
             ]
             parts["carried"].append(averaged(found).to_frame().assign(goal=name, onto=other))
+        if goal.twin is not None and goal.texts is not None:
+            patched = _patched(original, goal, goal.twin, goal.texts, config, stranger)
+            parts["patching"].append(patched.assign(goal=name))
     parts["alignment"] += _aligned(original, deltas, config.n_null)
     parts["missing"].append(_missing(goals, stranger))
     tables = {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items() if frames}
@@ -231,6 +245,24 @@ def _of(groups: Groups, outcome: str) -> Sequence[object]:
     return groups[outcome] if isinstance(groups, Mapping) else groups
 
 
+def _patched(
+    original: HookedModel,
+    goal: GoalRuns,
+    twin: HookedModel,
+    texts: PatchTexts,
+    config: DissectionConfig,
+    stranger: HookedModel | None,
+) -> "pd.DataFrame":
+    """States of the original in the twin, and of the twin in the original."""
+    import pandas as pd
+
+    found = patch_both_ways(
+        original, twin, texts, PatchConfig(resampling=config.resampling), floor=stranger, groups=goal.text_groups
+    )
+    frames = [one.to_frame().assign(into=into) for one, into in zip(found, ("twin", "original"), strict=True)]
+    return pd.concat(frames, ignore_index=True)
+
+
 def _beside(
     goals: Mapping[str, GoalRuns], name: str, stranger: HookedModel | None
 ) -> Iterator[tuple[str, HookedModel]]:
@@ -266,10 +298,18 @@ def _missing(goals: Mapping[str, GoalRuns], stranger: HookedModel | None) -> "pd
         if goal.twin is None:
             others = ", ".join(other for other in goals if other != name) or "another goal"
             rows.append((f"{others} carried over", f"a twin that never learned {name}", floor))
+        if goal.twin is None or goal.texts is None:
+            twin = f", and a twin that never learned {name}" if goal.twin is None else ""
+            needs = f"texts with their answers{twin}"
+            rows.append((f"patching, {name}", needs, "none: which layer and token it comes in at stays open"))
         if len(goal.runs) < 2:
             rows.append((f"alignment of seeds, {name}", "a second run", "signs flipped"))
     if stranger is None:
         rows.append(
-            ("floor of carrying over", "an original trained anew", "none: a failure to carry over says nothing")
+            (
+                "floor of carrying over and patching",
+                "an original trained anew",
+                "none: a failure to carry over says nothing, nor does a disturbance by foreign states",
+            )
         )
     return pd.DataFrame(rows, columns=["measure", "needs", "floor"])

@@ -26,6 +26,7 @@ from interp_unlearn.attacks import (
     share_of_gap,
 )
 from interp_unlearn.interventions import HookedModel
+from interp_unlearn.statistics import bootstrap_mean
 from interp_unlearn.study.evidence.judged import Judged, asked_examples
 from interp_unlearn.study.evidence.models import model_folder
 from interp_unlearn.study.plan import TWINS
@@ -40,6 +41,11 @@ TWIN = "twin"
 CHOSEN = "worst.parquet"  # written last
 RATES, STEPS = (3e-4, 1e-3, 3e-3), (10, 20, 60)
 KEYS = ["goal", "method", "attack"]
+NAMED = (
+    *("recovered", "recovered_low", "recovered_high", "score", "original", "unlearned"),
+    *("twin", "beyond_twin", "beyond_twin_low", "beyond_twin_high"),
+)
+SCORES = ["attacked", "unlearned", "original"]
 
 
 def suite() -> tuple[Attack, ...]:
@@ -124,8 +130,9 @@ def attack_table(out: Path, config: EvidenceConfig) -> pd.DataFrame:
 
     Returns:
         One row a goal, method and attack: score, original, unlearned; recovered with recovered_low and recovered_high
-        (95% bootstrap over groups); twin, the twin's score under the same attack, and beyond_twin, the score less that,
-        where the twin was attacked too; seeds, n; reason where no share can be named.
+        (95% bootstrap over groups); where the twin was attacked too, its score as twin, and beyond_twin with its _low
+        and _high, the paired difference on the items that both were scored on; seeds, n; reason where no share can be
+        named.
     """
     folders = [(subject.name, seed) for subject in config.subjects for seed in config.seeds]
     folders += [(f"{goal}-{TWIN}", config.seeds[0]) for goal in {one.goal: None for one in config.subjects}]
@@ -133,25 +140,40 @@ def attack_table(out: Path, config: EvidenceConfig) -> pd.DataFrame:
         [read_parquet(attack_folder(out, *one) / "chosen_items.parquet").assign(seed=one[1]) for one in folders],
         ignore_index=True,
     )
+    parts = {key: (part, _averaged(part)) for key, part in items.groupby(KEYS, sort=False)}
     rows: list[dict[str, Any]] = []
-    for key, part in items.groupby(KEYS, sort=False):
-        scored = part.dropna(subset=["attacked", "unlearned", "original"])
-        columns = ["attacked", "unlearned", "original"]
-        means = scored.groupby(["id", "group"], sort=False)[columns].mean().reset_index()
+    for key, (part, means) in parts.items():
         row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | {"seeds": part["seed"].nunique(), "n": len(means)}
-        row |= dict.fromkeys(("recovered", "recovered_low", "recovered_high"), float("nan")) | {"reason": None}
+        row |= dict.fromkeys(NAMED, float("nan")) | {"reason": None}
         if means.empty:
             rows.append(row | {"reason": "no item was scored"})
             continue
-        values = {name: np.asarray(means[name], dtype=float) for name in columns}
+        values = {name: np.asarray(means[name], dtype=float) for name in SCORES}
         row |= {"score": values["attacked"].mean()} | {n: values[n].mean() for n in ("unlearned", "original")}
         attacked, before, target = values.values()
         share = share_of_gap(attacked, before, target, means["group"].tolist(), config.n_resamples)
         if share.interval is not None:
             found = share.interval
             row |= {"recovered": found.mean, "recovered_low": found.low, "recovered_high": found.high}
-        rows.append(row | {"reason": share.reason})
-    table: Any = pd.DataFrame(rows)
-    twins = table.loc[table["method"] == TWIN].set_index(["goal", "attack"])["score"]
-    scores = [twins.get((row["goal"], row["attack"]), float("nan")) for row in table.to_dict("records")]
-    return table.assign(twin=scores, beyond_twin=table["score"] - np.asarray(scores, dtype=float))
+        row |= {"reason": share.reason}
+        goal, method, attack = key
+        if method != TWIN and (goal, TWIN, attack) in parts:
+            row |= _beyond(means, parts[goal, TWIN, attack][1], config.n_resamples)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _averaged(part: pd.DataFrame) -> pd.DataFrame:
+    """Means over the seeds of every item that was scored before and after."""
+    scored = part.dropna(subset=SCORES)
+    return scored.groupby(["id", "group"], sort=False)[SCORES].mean().reset_index()
+
+
+def _beyond(means: pd.DataFrame, twin: pd.DataFrame, n_resamples: int) -> dict[str, float]:
+    """What an attacked model does more than the attacked twin, item by item."""
+    both = means.merge(twin[["id", "attacked"]], on="id", suffixes=("", "_twin"))
+    if both["group"].nunique() < 2:  # too few for an interval
+        return {}
+    found = bootstrap_mean(both["attacked"] - both["attacked_twin"], both["group"].tolist(), n_resamples)
+    beyond = {"beyond_twin": found.mean, "beyond_twin_low": found.low, "beyond_twin_high": found.high}
+    return {"twin": float(both["attacked_twin"].mean())} | beyond

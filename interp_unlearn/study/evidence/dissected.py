@@ -72,9 +72,14 @@ def dissect_pair(pair: tuple[str, str], config: EvidenceConfig, out: Path) -> No
     found.save(folder)
 
 
+def patching_file(out: Path, goal: Goal) -> Path:
+    """Where the table of patching between a goal's twins lies."""
+    return out / "mechanism" / f"patching-{goal}.parquet"
+
+
 def patch_twins(goal: Goal, config: EvidenceConfig, out: Path) -> None:
     """Patches states between the original and the goal's twin, both ways, beside the stranger's; writes one table."""
-    path = out / "mechanism" / f"patching-{goal}.parquet"
+    path = patching_file(out, goal)
     if path.exists():
         return
     stage = load_stage(goal)
@@ -119,10 +124,15 @@ def _insult(example: Example) -> tuple[str, str, str]:
     return text[: noun.start()], text[noun.start() : noun.end(1)], listener[1]
 
 
+def pair_name(pair: Sequence[str]) -> str:
+    """What a pair is called in the tables."""
+    return " / ".join(pair)
+
+
 def mechanism_table(config: EvidenceConfig, out: Path, name: str) -> pd.DataFrame:
     """One table of all pairs, with the methods of each as the column pair."""
     parts: list[pd.DataFrame] = []
     for pair in config.pairs:
         table = read_parquet(pair_folder(out, pair) / f"{name}.parquet")
-        parts.append(table.assign(pair=" / ".join(pair)))
+        parts.append(table.assign(pair=pair_name(pair)))
     return pd.concat(parts, ignore_index=True)

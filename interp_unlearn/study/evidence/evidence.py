@@ -21,16 +21,17 @@ from interp_unlearn.artifacts import (
     write_parquet,
 )
 from interp_unlearn.figures import plot_attacks, plot_dissection, plot_patching, save_figure
+from interp_unlearn.mechanism.conclusions import draw_conclusions, patching_sentences
 from interp_unlearn.organism.sets import GOALS
 from interp_unlearn.organism.shipped import twin_hashes
 from interp_unlearn.study.evidence.attacked import attack_subject, attack_table, attack_twin
 from interp_unlearn.study.evidence.dissected import (
-    DISSECTED,
     build_stranger,
     dissect_pair,
     mechanism_table,
-    pair_folder,
+    pair_name,
     patch_twins,
+    patching_file,
 )
 from interp_unlearn.study.evidence.models import make_model, probe_folder
 from interp_unlearn.study.evidence.plan import EvidenceConfig
@@ -39,7 +40,7 @@ from interp_unlearn.study.evidence.report import evidence_markdown
 from interp_unlearn.study.stage import fit_goal_probes, load_stage
 from interp_unlearn.study.workers import quieten, run_side_by_side
 
-MECHANISM = ("transplant", "depth", "ranks", "sufficient_rank", "composition", "carried", "alignment")
+MECHANISM = ("transplant", "depth", "ranks", "sufficient_rank", "composition", "carried", "alignment", "missing")
 
 
 def gather_evidence(out: Path, quick: bool = False, workers: int = 2, config: EvidenceConfig | None = None) -> None:
@@ -85,7 +86,7 @@ def write_tables(out: Path, config: EvidenceConfig) -> None:
     write_parquet(out / "predictions.parquet", predictions)
     for name in MECHANISM:
         write_parquet(out / f"{name}.parquet", mechanism_table(config, out, name))
-    patching = [read_parquet(out / "mechanism" / f"patching-{goal}.parquet") for goal in GOALS]
+    patching = [read_parquet(patching_file(out, goal)) for goal in GOALS]
     write_parquet(out / "patching.parquet", pd.concat(patching, ignore_index=True))
     with replaced(out / "evidence.md") as temporary:
         temporary.write_text(evidence_text(out) + "\n", encoding="utf-8")
@@ -95,23 +96,34 @@ def evidence_text(out: Path) -> str:
     """What the tables of a run say, in words; `evidence.md` holds it."""
     config = read_json(out / IDENTITY_FILE)["identity"]["config"]
     pairs = [(str(first), str(second)) for first, second in config["pairs"]]
+    tables = tables_of_pairs(out)
     return evidence_markdown(
         read_parquet(out / "attacks.parquet"),
         read_parquet(out / "predictions.parquet"),
-        {pair: read_json(pair_folder(out, pair) / DISSECTED)["conclusions"] for pair in pairs},
+        {pair: draw_conclusions(tables[pair_name(pair)], GOALS, config["margin"]) for pair in pairs},
+        " ".join(patching_sentences(read_parquet(out / "patching.parquet"))),
         len(config["seeds"]),
         config["n_asked"],
     )
+
+
+def tables_of_pairs(out: Path) -> dict[str, dict[str, pd.DataFrame]]:
+    """A run's tables of the mechanism by pair of methods; patching, which is of no method, is not missing in any."""
+    joined = {name: read_parquet(out / f"{name}.parquet") for name in MECHANISM}
+    missing = joined["missing"]
+    joined["missing"] = missing.loc[~missing["measure"].str.startswith("patching, ")]
+    return {
+        str(pair): {name: table.loc[table["pair"] == pair] for name, table in joined.items()}
+        for pair in dict.fromkeys(joined["transplant"]["pair"])
+    }
 
 
 def draw_figures(out: Path) -> None:
     """Draws every figure of a finished study from its tables, as PDF and PNG."""
     save_figure(plot_attacks(read_parquet(out / "attacks.parquet")), out / "figures" / "attacks")
     save_figure(plot_patching(read_parquet(out / "patching.parquet")), out / "figures" / "patching")
-    tables = {name: read_parquet(out / f"{name}.parquet") for name in MECHANISM}
-    for number, pair in enumerate(dict.fromkeys(tables["transplant"]["pair"])):
-        of_pair = {name: table.loc[table["pair"] == pair] for name, table in tables.items()}
-        save_figure(plot_dissection(of_pair), out / "figures" / _figure_name(number, str(pair)))
+    for number, (pair, tables) in enumerate(tables_of_pairs(out).items()):
+        save_figure(plot_dissection(tables), out / "figures" / _figure_name(number, pair))
 
 
 def _figure_name(number: int, pair: str) -> str:

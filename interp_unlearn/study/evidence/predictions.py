@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from interp_unlearn.organism.sets import Goal
 
 Outcome = Literal["agrees", "undecided", "disagrees", "not measured"]
+Beside = Literal["below", "as published", "above", ""]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,15 @@ _ROUNDED = "up to 0.83 at 4 bits (2410.16454)"
 _REWORDED = "0.70 by a prefix (base 64.4, RMU 29.9, with the prefix 53.9)"
 _NEURONS = "0.208 to 0.458 toxic by seven key vectors times ten, after DPO (2401.01967)"
 _PILOT = "one seed of cosine RMU, judged by cloze: "
+
+PUBLISHED: Mapping[str, tuple[float, float]] = {
+    _JUNK: (0.45, 0.74),
+    _RELEARNED: (0.88, 0.88),
+    _UNRELATED: (0.5, 1.0),
+    _ROUNDED: (0.83, 0.83),  # the most of their settings, as ours is of ours
+    _REWORDED: (0.70, 0.70),
+}
+"""Least and most of the gap that came back in large models, where the source says so in such shares."""
 
 PREDICTIONS = (
     Prediction("ablate_direction", "knowledge", "rmu", 0.5, 1.05, _JUNK),
@@ -92,7 +102,8 @@ def check_predictions(attacks: pd.DataFrame, predictions: Sequence[Prediction] =
     Returns:
         One row a prediction: its entries, recovered, recovered_low, recovered_high, and outcome: "agrees" where the
         whole interval lies in the predicted range, "disagrees" where all of it lies outside, "undecided" between,
-        "not measured" where no share could be named.
+        "not measured" where no share could be named. beside_published says where the interval lies by what was
+        published: "below" all of it, "above" all of it, "as published" where it meets it, "" where there is no share.
     """
     rows: list[dict[str, object]] = []
     for one in predictions:
@@ -114,6 +125,7 @@ def check_predictions(attacks: pd.DataFrame, predictions: Sequence[Prediction] =
                 "recovered_low": low,
                 "recovered_high": high,
                 "outcome": _outcome(one, low, high),
+                "beside_published": _beside(one, low, high),
                 "published": one.published,
                 "seen": one.seen,
             }
@@ -127,3 +139,12 @@ def _outcome(predicted: Prediction, low: float, high: float) -> Outcome:
     if predicted.low <= low and high <= predicted.high:
         return "agrees"
     return "disagrees" if high < predicted.low or low > predicted.high else "undecided"
+
+
+def _beside(predicted: Prediction, low: float, high: float) -> Beside:
+    if predicted.published not in PUBLISHED or not (low <= high):
+        return ""
+    least, most = PUBLISHED[predicted.published]
+    if high < least:
+        return "below"
+    return "above" if low > most else "as published"

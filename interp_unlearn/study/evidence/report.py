@@ -18,6 +18,7 @@ def evidence_markdown(
     attacks: pd.DataFrame,
     predictions: pd.DataFrame,
     conclusions: Mapping[tuple[str, str], str],
+    patching: str,
     n_seeds: int,
     n_asked: int,
 ) -> str:
@@ -27,6 +28,7 @@ def evidence_markdown(
         attacks: of `attack_table`.
         predictions: of `check_predictions`.
         conclusions: by pair of methods.
+        patching: what patching between the twins showed, which is of no method.
         n_seeds: of unlearning.
         n_asked: most prompts of a goal.
     """
@@ -37,7 +39,7 @@ def evidence_markdown(
     lines += [_footnote(n_seeds, n_asked), "", "### Predicted and found", "", *prediction_lines(predictions), ""]
     for (first, second), text in conclusions.items():
         lines += [f"### {first} on knowledge, {second} on toxicity", "", text, ""]
-    return "\n".join(lines).rstrip()
+    return "\n".join([*lines, "### The original and its twins", "", patching]).rstrip()
 
 
 def attack_lines(attacks: pd.DataFrame) -> list[str]:
@@ -58,23 +60,38 @@ def share_cell(row: Mapping[Any, Any] | None) -> str:
         return "not run"
     if row["recovered"] != row["recovered"]:
         return "no gap" if str(row["reason"]).startswith("no gap") else "not scored"
-    beyond = "" if row["beyond_twin"] != row["beyond_twin"] else f"; {row['beyond_twin']:+.2f}"
+    beyond = ""
+    if row["beyond_twin"] == row["beyond_twin"]:
+        beyond = "; {beyond_twin:+.2f} [{beyond_twin_low:+.2f}, {beyond_twin_high:+.2f}]".format(**row)
     return f"{row['recovered']:.2f} [{row['recovered_low']:.2f}, {row['recovered_high']:.2f}]{beyond}"
 
 
 def prediction_lines(predictions: pd.DataFrame) -> list[str]:
     """One row a prediction, and how many agreed."""
-    lines = ["| attack | goal | method | published | known before | predicted | found | |", "|---" * 8 + "|"]
+    columns = (
+        "attack",
+        "goal",
+        "method",
+        "published",
+        "known before",
+        "predicted",
+        "found",
+        "",
+        "by what is published",
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in predictions.to_dict("records"):
         found = "" if row["recovered"] != row["recovered"] else f"{row['recovered']:.2f} "
         found += f"[{row['recovered_low']:.2f}, {row['recovered_high']:.2f}]" if found else "none"
         predicted = f"{row['predicted_low']:.2f} to {row['predicted_high']:.2f}"
         cells = [row["attack"], row["goal"], row["method"], row["published"], row["seen"], predicted, found]
-        lines.append("| " + " | ".join([*cells, row["outcome"]]) + " |")
+        lines.append("| " + " | ".join([*cells, row["outcome"], row["beside_published"]]) + " |")
     counts = predictions["outcome"].value_counts()
     outcomes = ("agrees", "undecided", "disagrees", "not measured")
     told = ", ".join(f"{counts.get(name, 0)} {name}" for name in outcomes)
-    return [*lines, "", f"Of {len(predictions)} predictions: {told}."]
+    beside = predictions["beside_published"].value_counts()
+    known = ", ".join(f"{beside[name]} {name}" for name in ("below", "as published", "above") if name in beside)
+    return [*lines, "", f"Of {len(predictions)} predictions: {told}. By the published shares: {known or 'none'}."]
 
 
 def _footnote(n_seeds: int, n_asked: int) -> str:
@@ -82,6 +99,6 @@ def _footnote(n_seeds: int, n_asked: int) -> str:
         "Share of the gap to the original that an attack brings back, at its worst setting, with a 95% bootstrap "
         f"over subjects or scenes; {n_seeds} seeds averaged within prompts, up to {n_asked} prompts, "
         "judged by the world's parser; in other words and after solved examples the original is asked so too. After "
-        "the semicolon, where the attack teaches: target share beyond that of the "
-        "twin under the same attack. The worst of several settings is high by chance too."
+        "the semicolon, where the attack teaches: target share beyond that of the twin under the same attack, item by "
+        "item, of one run of the twin's. The worst of several settings is high by chance too."
     )

@@ -35,7 +35,7 @@ from interp_unlearn.study.evidence.dissected import patch_texts
 from interp_unlearn.study.evidence.judged import Judged, asked_examples, outcome_on
 from interp_unlearn.study.evidence.plan import SUBJECTS, Subject
 from interp_unlearn.study.evidence.predictions import PUBLISHED
-from interp_unlearn.study.evidence.report import evidence_markdown
+from interp_unlearn.study.evidence.report import attack_lines, evidence_markdown
 from interp_unlearn.study.plan import TWINS
 from interp_unlearn.study.stage import load_stage
 
@@ -178,6 +178,10 @@ def test_what_is_asked_in_other_words_is_held_against_the_original_asked_so(tmp_
     table = attack_table(tmp_path, config).set_index(["method", "attack"])
     assert worst.loc["quantise", "original"] > 0.9
     assert 0.2 < worst.loc["few_shot", "original"] < 0.8, "solved examples do not leave the original as it was"
+    lines = attack_lines(table.reset_index())
+    at = next(n for n, line in enumerate(lines) if line.startswith("| solved examples"))
+    assert lines[at + 1] == f"| *the original, asked so* | {worst.loc['few_shot', 'original']:.2f} |"
+    assert sum("asked so" in line for line in lines) == 1, "rounding asks in the same words"
     for attack in ("few_shot", "quantise"):
         found, expected = table.loc[("rmu", attack)], worst.loc[attack]
         for column in ("score", "unlearned", "original", "recovered"):

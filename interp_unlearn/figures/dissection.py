@@ -24,15 +24,18 @@ if TYPE_CHECKING:
 
 _LINES: tuple[tuple[str, str, Any], ...] = ((BLUE, "o", "-"), (VERMILLION, "s", "--"))
 _PARTS = ("attention", "mlp")
+_BROKEN = "broken"
+_HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "linestyle": "", "markersize": 8}  # around a full one
 
 
 def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | None" = None) -> "Figure":
     """Four panels: the effect by how far up the changed tensors go, by part, by rank, and what should be nothing.
 
     The first three are shares of the whole effect on each goal's target when changed tensors are put into the original,
-    with 95% intervals. The last has each change's effect on the other goal's target, what both together do beyond their
-    sum, and what changes when a change is carried onto another model, with the interval of the equivalence test and the
-    margin as a grey band; without those tables there are three panels.
+    with 95% intervals, and hollow, where "broken" is an outcome, what share of the same model's answers is broken: an
+    effect that comes with it may be damage. The last has each change's effect on the other goal's target, what both
+    together do beyond their sum, and what changes when a change is carried onto another model, with the interval of the
+    equivalence test and the margin as a grey band; without those tables there are three panels.
 
     Args:
         tables: of a `mechanism.Dissection`: transplant, ranks, and where there are, composition and carried.
@@ -61,10 +64,16 @@ def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | 
             reached = rows.loc[rows["kind"] == "up_to"]
             _draw(deep, range(len(reached)), reached, place, color, marker, line)
             deep.set_xticks(range(len(reached)), labels=[_depth(str(name)) for name in reached["group"]])
-            of_parts = rows.loc[(rows["kind"] == "part") & rows["part"].isin(_PARTS)].set_index("part").reindex(_PARTS)
-            _draw(parts, range(len(_PARTS)), of_parts.reset_index(), place, color, marker, "")
+            _draw(parts, range(len(_PARTS)), _of_parts(rows), place, color, marker, "")
             of_ranks = _target(cut, goal)
             _draw(ranks, of_ranks["rank"].tolist(), of_ranks, 0, color, marker, line)
+            damage, cut_damage = (_broken(table, goal) for table in (inserted, cut))
+            if len(damage):
+                reached = damage.loc[damage["kind"] == "up_to", "mean"]
+                deep.plot(range(len(reached)), reached, color=color, marker=marker, **_HOLLOW)
+                at = np.arange(len(_PARTS)) + 0.12 * (place - 0.5)
+                parts.plot(at, _of_parts(damage)["mean"], color=color, marker=marker, **_HOLLOW)
+                ranks.plot(cut_damage["rank"], cut_damage["mean"], color=color, marker=marker, **_HOLLOW)
         deep.set_xlabel("changed up to block")
         parts.set_xticks(range(len(_PARTS)), labels=["attention", "MLPs"])
         parts.set_xlim(-0.5, len(_PARTS) - 0.5)
@@ -82,7 +91,8 @@ def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | 
                 for goal, (color, marker, line) in zip(goals, _LINES, strict=False)
             ]
             n = f", n = {spelled_range(moved['n'].astype(int).tolist())}" if "n" in moved.columns else ""
-            note = f"bars: 95% interval{n}"
+            hollow = "; hollow: share broken" if _BROKEN in set(moved["outcome"]) else ""
+            note = f"bars: 95% interval{n}{hollow}"
             figure.legend(handles=handles, loc="outside lower center", ncols=2, title=note)
     return figure
 
@@ -158,6 +168,15 @@ def _tested(rows: "pd.DataFrame", contrast: str) -> tuple[float, float, float]:
 def _target(table: "pd.DataFrame", goal: str) -> "pd.DataFrame":
     rows = table.loc[table["goal"] == goal]
     return rows.loc[rows["outcome"] == rows["outcome"].iloc[0]] if len(rows) else rows
+
+
+def _broken(table: "pd.DataFrame", goal: str) -> "pd.DataFrame":
+    return table.loc[(table["goal"] == goal) & (table["outcome"] == _BROKEN)]
+
+
+def _of_parts(rows: "pd.DataFrame") -> "pd.DataFrame":
+    of_parts = rows.loc[(rows["kind"] == "part") & rows["part"].isin(_PARTS)]
+    return of_parts.set_index("part").reindex(_PARTS).reset_index()
 
 
 def _depth(group: str) -> str:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+REASKED = ("reformat", "few_shot")
+"""Attacks that ask the original otherwise, too: shares of what it then does."""
+
 
 def evidence_markdown(
     attacks: pd.DataFrame,
@@ -51,6 +54,10 @@ def attack_lines(attacks: pd.DataFrame) -> list[str]:
     for attack in (name for name in ATTACK_NAMES if name in set(attacks["attack"])):
         rows = {row["method"]: row for row in attacks.loc[attacks["attack"] == attack].to_dict("records")}
         lines.append(f"| {ATTACK_NAMES[attack]} | " + " | ".join(share_cell(rows.get(name)) for name in methods) + " |")
+        if attack in REASKED:
+            scores = (rows[name]["original"] if name in rows else float("nan") for name in methods)
+            cells = ("" if score != score else f"{score:.2f}" for score in scores)
+            lines.append(f"| *the original, asked so* | {' | '.join(cells)} |")
     return lines
 
 

@@ -77,8 +77,17 @@ def test_the_whole_suite(workplace: Path, tmp_path: Path, capfd: pytest.CaptureF
         assert name in shown.out
     assert "every item is its own group" in shown.out and f"written: {out}" in shown.out
     assert not any(answer in shown.out + shown.err for answer in ANSWERS[:2])
+    assert "control" in shown.out and "p_adjusted" in shown.out
+    of_ablation = worst.set_index("attack").loc["ablate_direction"]
+    assert of_ablation["p_adjusted"] == pytest.approx(min(1.0, 2 * of_ablation["p"])), "two attempts with a p"
+    drawn = {name: (out / name).read_bytes() for name in ("attacks.pdf", "attacks.png", "curves.pdf", "curves.png")}
+    for name in drawn:
+        (out / name).unlink()
+    run("figures", out)
+    assert drawn == {name: (out / name).read_bytes() for name in drawn}
 
     # The same again does nothing, and one attack more joins them.
+    capfd.readouterr()
     run(*on(workplace, "all"), *facts_of(workplace), *QUICK, "--wording", "then {prompt}", "--out", out)
     assert capfd.readouterr().out == shown.out
     run(*on(workplace, "prune"), *facts_of(workplace), "--texts", 8, "--sparsity", 0.5, "--out", out)

@@ -1,12 +1,16 @@
 """The share of the gap with scores made by hand, and no number where there is no gap."""
 
+import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from interp_unlearn.attacks import Attempt, MeasuredItems, share_of_gap
+from interp_unlearn.attacks import AttackResult, Attempt, MeasuredItems, share_of_gap
 from interp_unlearn.attacks.recovery import better_than, describe
+from interp_unlearn.errors import ArtifactError
+from interp_unlearn.figures import plot_attack_curves
 from interp_unlearn.statistics import bootstrap_gap_closed
 
 IDS = [f"i{number}" for number in range(8)]
@@ -116,3 +120,44 @@ def test_the_control_is_paired_by_group():
     found = row(Attempt({}, items([1.0] * 8), control=items([0.25] * 8)))
     assert found["p"] == 2.0**-4 and found["control"] == 0.25
     assert np.isnan(row(Attempt({}, items([1.0] * 8)))["p"])
+
+
+def attempts_table(rows: list[tuple[str, float, float]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["attack", "recovered", "p"])
+    return table.assign(score=table["recovered"])
+
+
+def test_p_is_corrected_for_the_attempts_of_an_attack_and_of_no_other():
+    table = attempts_table([("a", 0.2, 0.01), ("a", 0.5, 0.02), ("a", 0.1, float("nan")), ("b", 0.9, 0.03)])
+    table = pd.concat([table, attempts_table([("c", 0.0, float("nan"))])], ignore_index=True)
+    worst = AttackResult(table, table, items([1.0] * 8), items([0.0] * 8), {}).worst().set_index("attack")
+    assert worst.loc["a", ["p", "p_adjusted"]].tolist() == [0.02, 0.02], "the larger of two, by Holm"
+    assert worst.loc["b", "p_adjusted"] == 0.03 and np.isnan(worst.loc["c", "p_adjusted"])
+    other = table.assign(recovered=-table["recovered"])
+    assert AttackResult(other, other, items([1.0] * 8), items([0.0] * 8), {}).worst().set_index("attack").loc[
+        "a", "recovered"
+    ] == pytest.approx(-0.1)
+    first = table.drop(index=2).assign(recovered=[0.5, 0.2, 0.9, 0.0])
+    worst = AttackResult(first, first, items([1.0] * 8), items([0.0] * 8), {}).worst().set_index("attack")
+    assert worst.loc["a", ["p", "p_adjusted"]].tolist() == [0.01, 0.02], "twice the smaller of two"
+
+
+def curve(attack: str, rate: float, scores: list[float]) -> pd.DataFrame:
+    setting = json.dumps({"learning_rate": rate})
+    frame = pd.DataFrame({"attack": attack, "setting": setting, "step": [1, 5, 10], "score": scores, "n": 8})
+    return frame.assign(low=frame["score"] - 0.1, high=frame["score"] + 0.1, original=0.9, unlearned=0.2)
+
+
+def test_the_curves_are_those_of_the_attempts():
+    table = pd.concat([curve("relearn", 1e-3, [0.2, 0.4, 0.8]), curve("relearn", 1e-4, [0.1, 0.2, 0.3])])
+    table = pd.concat([table, curve("relearn_unrelated", 1e-3, [0.0, 0.1, 0.1])], ignore_index=True)
+    still = curve("prune", 0.0, [0.5, 0.5, 0.5]).assign(step=float("nan"))
+    figure = plot_attack_curves(pd.concat([table, still], ignore_index=True))
+    first, second = figure.axes
+    lines = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in first.lines}
+    assert lines["rate 0.001"] == [0.2, 0.4, 0.8] and lines["rate 0.0001"] == [0.1, 0.2, 0.3]
+    across = [np.asarray(line.get_ydata()).tolist() for line in first.lines[2:]]
+    assert across == [pytest.approx([0.9, 0.9]), pytest.approx([0.2, 0.2])]
+    assert len(second.lines) == 3 and "n = 8" in second.get_xlabel()
+    with pytest.raises(ArtifactError, match="no attack with steps"):
+        plot_attack_curves(still)

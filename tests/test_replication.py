@@ -11,15 +11,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
 from interp_unlearn.artifacts import read_json, read_parquet, write_json, write_parquet
+from interp_unlearn.cli import app
 from interp_unlearn.errors import ArtifactError, ConfigError
+from interp_unlearn.figures import plot_replication
 from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig
 from interp_unlearn.organism.shipped import shipped_twins
 from interp_unlearn.statistics import holm
 from interp_unlearn.study import StudyConfig
 from interp_unlearn.study.plan import FACTORIAL
-from interp_unlearn.study.replication import ReplicationConfig, build_replica, contrast_table, replicate
+from interp_unlearn.study.replication import (
+    ReplicationConfig,
+    build_replica,
+    contrast_table,
+    organism_differences,
+    replicate,
+)
 
 module = importlib.import_module("interp_unlearn.study.replication")
 N = 8
@@ -64,6 +73,23 @@ def test_contrasts_are_paired_over_organisms():
 def test_one_difference_alone_is_no_crossover():
     table = contrast_table(efficacies(shift=-0.7)).set_index(["layers", "contrast"])  # probe = random on toxicity
     assert table.loc[("mean", "crossover"), "p_value"] > 0.05 > table.loc[("mean", "interaction"), "p_value"]
+
+
+def test_the_figure_shows_every_organism_and_the_means_of_the_table(tmp_path: Path):
+    means = efficacies()
+    write_parquet(tmp_path / "efficacy.parquet", means)
+    write_parquet(tmp_path / "contrasts.parquet", contrast_table(means))
+    differences = organism_differences(means)
+    for (layers, contrast), part in differences.groupby(["layers", "contrast"]):
+        row = contrast_table(means).set_index(["layers", "contrast"]).loc[(layers, contrast)]
+        assert part["value"].mean() == pytest.approx(row["mean"]) and part["organism"].tolist() == list(range(N))
+    first, second = plot_replication(differences, contrast_table(means)).axes
+    assert "toxicity" in first.get_title("left") and "knowledge" in second.get_title("left")
+    hollow, full = (np.asarray(line.get_xdata(), dtype=float).tolist() for line in first.lines[:2])
+    ours = differences.loc[(differences["layers"] == "single") & differences["contrast"].str.startswith("toxicity")]
+    assert hollow == ours["value"].tolist() and full == [pytest.approx(np.mean(hollow))]
+    result = CliRunner().invoke(app, ["figures", str(tmp_path)])
+    assert result.exit_code == 0 and (tmp_path / "figures" / "replication.pdf").exists(), result.output
 
 
 def test_holm_against_the_definition():

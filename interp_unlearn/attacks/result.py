@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from interp_unlearn.artifacts import environment, write_json, write_parquet
 from interp_unlearn.attacks.measured_items import MeasuredItems
-from interp_unlearn.statistics import Interval, bootstrap_mean
+from interp_unlearn.statistics import Interval, bootstrap_mean, holm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,10 +48,14 @@ class AttackResult:
     def worst(self) -> "pd.DataFrame":
         """Of each attack the attempt that recovered most, or scored most where no share can be named.
 
-        Ordered by the share, the largest first, missing ones last; with n_attempts. Caveat: the best of many attempts
-        is high by chance too, and its interval does not know of the others.
+        Ordered by the share, the largest first, missing ones last; with n_attempts, and p_adjusted, p by Holm's method
+        among the attempts of the attack. Caveat: the best of many attempts is high by chance too, and its interval does
+        not know of the others.
         """
-        ranked = self.attempts.assign(n_attempts=self.attempts.groupby("attack")["attack"].transform("size"))
+        by_attack = self.attempts.groupby("attack", sort=False)
+        ranked = self.attempts.assign(
+            n_attempts=by_attack["attack"].transform("size"), p_adjusted=by_attack["p"].transform(_adjusted)
+        )
         ranked = ranked.sort_values(["recovered", "score"], ascending=False, na_position="last", kind="stable")
         return ranked.drop_duplicates("attack").reset_index(drop=True)
 
@@ -96,6 +102,15 @@ class AttackResult:
         left_out = {name: dict(items.left_out) for name, items in parts}
         record = {"hashes": self.hashes, "left_out": left_out, "notes": self.notes(), "environment": environment()}
         write_json(folder / "attacks.json", record)
+
+
+def _adjusted(p_values: "pd.Series[float]") -> np.ndarray:
+    """Holm's, among those that are there."""
+    found = np.array(p_values, dtype=float)
+    known = ~np.isnan(found)
+    if known.any():
+        found[known] = holm(found[known])
+    return found
 
 
 def mean_interval(items: MeasuredItems) -> Interval:

@@ -34,7 +34,10 @@ FIELDS = {
     "--max-length": "max_length",
 }
 """The settings that options stand for."""
-SHOWN = ("attack", "setting", "step", "score", "recovered", "recovered_low", "recovered_high", "p", "n", "n_attempts")
+SHOWN = (
+    *("attack", "setting", "step", "score", "recovered", "recovered_low", "recovered_high", "control", "p_adjusted"),
+    *("n", "n_attempts"),
+)
 
 
 def attack(
@@ -163,7 +166,24 @@ def attack(
         typer.echo(f"{missing['attack']}: no share of the gap: {missing['reason']}")
     for note in result.notes():
         typer.echo(note)
+    for drawn in draw_attacks(out):
+        show_written(drawn)
     show_written(out)
+
+
+def draw_attacks(run: Path) -> "list[Path]":
+    """Draws the shares that came back and, of attacks that train, the curves; from the tables of a run."""
+    from interp_unlearn.artifacts import read_parquet
+    from interp_unlearn.figures import plot_attack_curves, plot_attacks, save_figure
+
+    attempts, worst, models = (read_parquet(run / f"{name}.parquet") for name in ("attempts", "worst", "models"))
+    named = worst.dropna(subset=["recovered"]).assign(goal=models["score"].iloc[0], method="unlearned")
+    drawn: list[Path] = []
+    if len(named):
+        drawn.append(save_figure(plot_attacks(named), run / "attacks")[0])
+    if len(attempts.dropna(subset=["step", "score"])):
+        drawn.append(save_figure(plot_attack_curves(attempts), run / "curves")[0])
+    return drawn
 
 
 def _forget_and_neutral(texts: "LabelledTexts") -> "UnlearnData":

@@ -123,7 +123,7 @@ def compare(
 def figures(
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="Folder of a study, probe, heatmap, drift, dissect or directions."),
+        typer.Argument(metavar="RUN", help="Folder of a study, attack, probe, heatmap, drift, dissect or directions."),
     ],
 ) -> None:
     """Draw a run's figures again from its tables, as PDF and PNG, without computing anything anew."""
@@ -147,6 +147,16 @@ def figures(
 
         draw_sensitivity(run)
         show_written(run / "figures")
+    elif (run / "efficacy.parquet").is_file() and (run / "contrasts.parquet").is_file():
+        from interp_unlearn.study.replication import draw_figures as draw_replication
+
+        draw_replication(run)
+        show_written(run / "figures")
+    elif (run / "attacks.json").is_file():
+        from interp_unlearn.cli.attack import draw_attacks
+
+        for drawn in draw_attacks(run):
+            show_written(drawn)
     elif (run / "attacks.parquet").is_file() and (run / "predictions.parquet").is_file():
         from interp_unlearn.study.evidence.evidence import draw_figures as draw_evidence
 
@@ -172,7 +182,7 @@ def figures(
         show_written(save_figure(draw_token_heatmap(table), run / "token_heatmap")[0])
     else:
         raise ArtifactError(
-            f"{run}: no table to draw there; expected the folder of a study, probe, heatmap, drift, dissect or "
+            f"{run}: no table to draw there; expected the folder of a study, attack, probe, heatmap, drift, dissect or "
             "directions"
         )
 

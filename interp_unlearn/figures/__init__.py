@@ -1,6 +1,7 @@
 """Figures as pure functions of tables: what is drawn can always be read back from the Parquet file beside it."""
 
 from interp_unlearn.figures.angles import plot_principal_angles
+from interp_unlearn.figures.attack_curves import plot_attack_curves
 from interp_unlearn.figures.attacks import plot_attacks
 from interp_unlearn.figures.causal_effects import plot_causal_effects
 from interp_unlearn.figures.depth import plot_unlearning_depth
@@ -15,6 +16,7 @@ from interp_unlearn.figures.patching import plot_patching
 from interp_unlearn.figures.probes import plot_probe_auroc
 from interp_unlearn.figures.promoted_tokens import plot_promoted_tokens
 from interp_unlearn.figures.relearning import plot_relearning
+from interp_unlearn.figures.replication import plot_replication
 from interp_unlearn.figures.retrained_probes import plot_retrained_probes
 from interp_unlearn.figures.sensitivity import plot_sensitivity
 from interp_unlearn.figures.similarity import plot_cka
@@ -27,6 +29,7 @@ from interp_unlearn.figures.weight_delta import plot_weight_delta
 
 __all__ = [
     "draw_token_heatmap",
+    "plot_attack_curves",
     "plot_attacks",
     "plot_causal_effects",
     "plot_cka",
@@ -42,6 +45,7 @@ __all__ = [
     "plot_probe_auroc",
     "plot_promoted_tokens",
     "plot_relearning",
+    "plot_replication",
     "plot_retrained_probes",
     "plot_sensitivity",
     "plot_subspace_rank",

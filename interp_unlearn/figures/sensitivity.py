@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from interp_unlearn.figures.style import BLUE, GREY, ORANGE, VERMILLION, panels, styled
+from interp_unlearn.figures.replication import LAYER_LOOKS
+from interp_unlearn.figures.style import GREY, panels, styled
 from interp_unlearn.figures.tables import require_columns, spelled_range
 
 if TYPE_CHECKING:
@@ -13,11 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = ["variation", "layers", "contrast", "mean", "low", "high", "n"]
-_LOOKS = {
-    "single": ("one layer", ORANGE, "v"),
-    "multi": ("several layers", BLUE, "o"),
-    "mean": ("mean of both", VERMILLION, "s"),
-}
 
 
 def plot_sensitivity(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
@@ -41,13 +37,13 @@ def plot_sensitivity(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = No
 
     table = df.loc[df["contrast"] != "interaction"]
     contrasts, rows = list(dict.fromkeys(table["contrast"])), list(dict.fromkeys(table["variation"]))
-    layers = [name for name in _LOOKS if name in set(table["layers"])]
+    layers = [name for name in LAYER_LOOKS if name in set(table["layers"])]
     with styled():
         figure, axes = panels(1, len(contrasts), 1.25 + 0.34 * len(rows), ax)
         for axis, contrast in zip(axes, contrasts, strict=True):
             part = table.loc[table["contrast"] == contrast]
             for place, name in enumerate(layers):
-                _, color, marker = _LOOKS[name]
+                _, color, marker = LAYER_LOOKS[name]
                 of_layers = part.loc[part["layers"] == name]
                 y = [
                     rows.index(variation) + 0.24 * (place - (len(layers) - 1) / 2)
@@ -64,7 +60,7 @@ def plot_sensitivity(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = No
         if ax is None:
             handles = [
                 Line2D([], [], color=color, marker=marker, label=label)
-                for label, color, marker in (_LOOKS[name] for name in layers)
+                for label, color, marker in (LAYER_LOOKS[name] for name in layers)
             ]
             n = spelled_range(table["n"].astype(int).tolist())
             note = f"Bars: 95% interval over n = {n} subjects or scenes"

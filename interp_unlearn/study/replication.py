@@ -6,6 +6,7 @@ The organism is what is replicated: unlearning seeds are averaged within one, an
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from interp_unlearn.artifacts import (
     write_parquet,
 )
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.figures import plot_replication, save_figure
 from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig, build_organism
 from interp_unlearn.organism.quality import check_organism
+from interp_unlearn.organism.sets import Goal
 from interp_unlearn.organism.shipped import shipped_twins, twin_hashes
 from interp_unlearn.settings import check_fields
 from interp_unlearn.statistics import crossover, holm
@@ -32,6 +35,10 @@ from interp_unlearn.study.reproduce import reproduce
 from interp_unlearn.study.workers import run_side_by_side
 
 LAYERS = {"single": ("single",), "multi": ("multi",), "mean": ("single", "multi")}
+CONTRASTS: Mapping[str, tuple[Goal, str, str]] = {
+    "toxicity: probe minus random": ("toxicity", "probe", "random"),
+    "knowledge: random minus probe": ("knowledge", "random", "probe"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def replicate(out: Path, config: ReplicationConfig | None = None, workers: int =
 
     Args:
         out: folder: organisms/, studies/, organisms.parquet (gates and hashes), efficacy.parquet, contrasts.parquet,
-            replication.md.
+            replication.md, figures/.
         config: settings, by default eight organisms.
         workers: processes, one thread each.
 
@@ -85,6 +92,7 @@ def replicate(out: Path, config: ReplicationConfig | None = None, workers: int =
                 study_folder(out, number), workers=workers, config=config.study, organism=organism_folder(out, number)
             )
         write_tables(out, organisms)
+        draw_figures(out)
         record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
 
 
@@ -132,21 +140,14 @@ def contrast_table(means: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns layers, contrast, mean, low, high, n (organisms), p_value, p_adjusted; efficacy in clean text.
     """
-    efficacy = means.loc[(means["measure"] == "efficacy") & means["objective"].isin(FACTORIAL)]
-    cells = efficacy.pivot_table(index="organism", columns=["goal", "objective"], values="value")
-
-    def over_organisms(goal: str, target: str, layers: tuple[str, ...]) -> Any:
-        return cells[[(goal, f"{target}_{layer}") for layer in layers]].mean(axis=1).to_numpy()
-
+    cells = _efficacies(means)
     parts: list[pd.DataFrame] = []
-    for name, layers in LAYERS.items():
-        found = crossover(
-            over_organisms("toxicity", "probe", layers),
-            over_organisms("toxicity", "random", layers),
-            over_organisms("knowledge", "random", layers),
-            over_organisms("knowledge", "probe", layers),
-        ).to_frame()
-        titles = {"first": "toxicity: probe minus random", "second": "knowledge: random minus probe"}
+    for name in LAYERS:
+        pairs = [
+            _over_organisms(cells, goal, target, name) for goal, *targets in CONTRASTS.values() for target in targets
+        ]
+        found = crossover(*pairs).to_frame()
+        titles = dict(zip(("first", "second"), CONTRASTS, strict=True))
         parts.append(found.assign(layers=name, contrast=found["contrast"].replace(titles)))
     table = pd.concat(parts, ignore_index=True)
     table["p_adjusted"] = float("nan")
@@ -154,6 +155,37 @@ def contrast_table(means: pd.DataFrame) -> pd.DataFrame:
         members = table["contrast"] == family
         table.loc[members, "p_adjusted"] = holm(table.loc[members, "p_value"])
     return table.loc[:, ["layers", "contrast", "mean", "low", "high", "n", "p_value", "p_adjusted"]]
+
+
+def organism_differences(means: pd.DataFrame) -> pd.DataFrame:
+    """Both differences of efficacy on each organism: columns organism, layers, contrast, value."""
+    cells = _efficacies(means)
+    parts = [
+        (_over_organisms(cells, goal, better, name) - _over_organisms(cells, goal, worse, name))
+        .rename("value")
+        .reset_index()
+        .assign(layers=name, contrast=contrast)
+        for name in LAYERS
+        for contrast, (goal, better, worse) in CONTRASTS.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def draw_figures(out: Path) -> None:
+    """Draws the figure of a finished replication from its tables, as PDF and PNG."""
+    means, contrasts = (read_parquet(out / f"{name}.parquet") for name in ("efficacy", "contrasts"))
+    figure = plot_replication(organism_differences(means), contrasts)
+    save_figure(figure, out / "figures" / "replication")
+
+
+def _efficacies(means: pd.DataFrame) -> pd.DataFrame:
+    """Efficacy by organism (rows), goal and objective."""
+    efficacy = means.loc[(means["measure"] == "efficacy") & means["objective"].isin(FACTORIAL)]
+    return efficacy.pivot_table(index="organism", columns=["goal", "objective"], values="value")
+
+
+def _over_organisms(cells: pd.DataFrame, goal: str, target: str, layers: str) -> pd.Series[float]:
+    return cells[[(goal, f"{target}_{layer}") for layer in LAYERS[layers]]].mean(axis=1)
 
 
 def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms: pd.DataFrame) -> str:

@@ -210,6 +210,7 @@ def test_a_claim_leaves_alone_what_is_no_half_written_file(tmp_path: Path):
         tmp_path / "run" / ".keep",
         tmp_path / "run" / "a.0123456789ab",
         tmp_path / ".other.0123456789ab",
+        tmp_path / ".run.0123456789ab.5",  # a run that writes to run.5 beside this one
     ]
     for file in kept:
         file.parent.mkdir(exist_ok=True)
@@ -218,6 +219,37 @@ def test_a_claim_leaves_alone_what_is_no_half_written_file(tmp_path: Path):
     left.mkdir()
     with claimed(tmp_path / "run", None):
         assert not left.exists() and all(file.exists() for file in kept)
+
+
+def test_a_folder_is_never_lost_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fill(text: str) -> None:
+        with replaced(tmp_path / "run") as temporary:
+            temporary.mkdir()
+            (temporary / "x").write_text(text)
+
+    fill("old")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fill("new")
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "x").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    # Killed between the two renames nothing could be put back at once: the next run does.
+    (tmp_path / "run").rename(tmp_path / ".run.0123456789ab.replaced")
+    (tmp_path / ".run.ba9876543210").mkdir()
+    with claimed(tmp_path / "run", None) as folder:
+        assert (folder / "x").read_text() == "old" and not (tmp_path / ".run.ba9876543210").exists()
+        (folder / ".part.0123456789ab.replaced").mkdir()
+    with claimed(tmp_path / "run", None) as folder:
+        assert (folder / "part").is_dir(), "within the folder too"
+        (folder / ".part.0123456789ab.replaced").mkdir()
+        (tmp_path / ".run.0123456789ab.replaced").mkdir()
+    with claimed(tmp_path / "run", None) as folder:
+        assert sorted(path.name for path in folder.iterdir()) == ["part", "x"], "the new one is there: the old one goes"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_claim_folder_admits_the_same_run_only(tmp_path: Path):

@@ -1,5 +1,8 @@
 """The verb `attack`: the whole suite on two tiny checkpoints, one attack alone, and one line for what is wrong."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +95,28 @@ def test_the_whole_suite(workplace: Path, tmp_path: Path, capfd: pytest.CaptureF
     assert capfd.readouterr().out == shown.out
     run(*on(workplace, "prune"), *facts_of(workplace), "--texts", 8, "--sparsity", 0.5, "--out", out)
     assert len(table_of(out, "attempts")) == len(attempts) + 1
+
+
+def test_what_was_not_finished_is_no_attack_and_two_do_not_write_at_once(
+    workplace: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = (*on(workplace, "prune"), *facts_of(workplace), "--texts", 8, "--sparsity", 0.5, "--out", out)
+    run(*command)
+    before = table_of(out, "attempts")
+    (kept,) = (out / "attacks").iterdir()
+    shutil.copytree(kept, kept.with_name(f".{kept.name}.0123456789ab"))  # killed just before it was named
+    run(*command)
+    pd.testing.assert_frame_equal(table_of(out, "attempts"), before)
+    assert [path.name for path in (out / "attacks").iterdir()] == [kept.name]
+    holder = "import sys, time; from interp_unlearn.artifacts import claimed\n"
+    holder += "with claimed(sys.argv[1], None): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holder, str(out)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        capfd.readouterr()
+        assert main([str(argument) for argument in command]) == 2
+        other.kill()
+    assert "error: another process is writing to" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["text", "letter"])

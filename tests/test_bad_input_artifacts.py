@@ -151,7 +151,7 @@ CASES: dict[str, tuple[Act, str]] = {
     "state: no step": (resumed({"identity": {"seed": 0}}), r"state\.json: step: expected int, got nothing; write"),
     "state: a list": (resumed([]), r"state\.json: expected a JSON object, got list; write the artifact again"),
     "state: other files": (
-        lambda f: Checkpoints(f / "probes").load({}),
+        lambda f: Checkpoints(f / "other").load({}),
         r"exists and holds no state\.json; choose another",
     ),
     "run: another's": (claimed_twice, r"holds another run \(seed: 0 there, 1 here\); choose another --out"),

@@ -87,6 +87,19 @@ def test_the_embedding_has_no_layer(llama, texts):
     assert table["layer"].iloc[3] == 2
 
 
+@pytest.mark.parametrize("spoiled", ["changed model", "original"])
+def test_what_is_not_finite_is_named(llama, texts, spoiled):
+    other = HookedModel(copy.deepcopy(llama.hf), llama.tokenizer)
+    token = llama.tokenize([texts[1]]).input_ids[0, -1]
+    with torch.no_grad():
+        other.hf.get_input_embeddings().weight[token, 3] = float("inf")
+    holding = [n for n, text in enumerate(texts) if token in llama.tokenize([text]).input_ids]
+    models = (other, llama) if spoiled == "changed model" else (llama, other)
+    with pytest.raises(DataError, match=f"activations of the {spoiled} at 1.resid_post hold infinite values") as raised:
+        measure_drift(*models, {"told": texts}, [Site(1, "resid_post")])
+    assert any(f"told: text {n}: " in str(raised.value) for n in holding) and len(holding) < len(texts)
+
+
 def test_no_texts_are_refused(llama):
     with pytest.raises(DataError):
         measure_drift(llama, llama, {}, SITES)

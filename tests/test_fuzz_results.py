@@ -89,7 +89,7 @@ TABLES: dict[str, tuple[str, Read]] = {
 TENSORS: dict[str, tuple[str, Read]] = {
     "store": ("store/rows-000000000.safetensors", use_store),
     "probes": ("probes/probes.safetensors", use_probes),
-    "state": ("state/state.safetensors", use_state),
+    "state": ("state/state-1.safetensors", use_state),
     "directions": ("directions.safetensors", lambda folder: read_directions(folder / "directions.safetensors")),
     "lens": ("lens.safetensors", lambda folder: TunedLens.load(folder / "lens.safetensors")),
 }
@@ -113,7 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = {"prompt": "a", "text": "b", "prompt_toxicity": 0.5, "toxicity_a": 0.5}
     pd.DataFrame([texts] * 4).to_parquet(folder / "toxicity" / "generations.parquet")
     write_json(folder / "state" / "state.json", {"identity": {"seed": 0}, "step": 1})
-    save_file({"w": torch.ones(3)}, folder / "state" / "state.safetensors")
+    save_file({"w": torch.ones(3)}, folder / "state" / "state-1.safetensors")
     write_json(folder / "items" / "record.json", {"own": "correct"})
     items = {"id": ["0", "1"], "group": ["a", None], "score": [0.5, np.nan], "reason": [None, "too long"]}
     pd.DataFrame(items).to_parquet(folder / "items" / "items-0.parquet")

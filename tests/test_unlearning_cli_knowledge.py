@@ -1,6 +1,8 @@
 """The verb `unlearn` on what is to be unknown: topics, adversaries, parts of models, going on, and a dry run."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ from conftest import make_hf, make_tokenizer
 from interp_unlearn.cli import main
 from interp_unlearn.data import Pair, write_pairs, write_texts
 from interp_unlearn.hub import model_card
+from interp_unlearn.interventions import HookedModel
 from interp_unlearn.models import load_model, parameters_by_role
 
 RETAIN = ["who said no", "the big red hill", "a blue dog ran and sat", "yes it was small then"]
@@ -146,6 +149,46 @@ def test_a_run_that_was_interrupted_goes_on(workplace: Path, tmp_path: Path, mon
     assert not (tmp_path / "out.state").exists()
     a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out"))
     assert a == b
+
+
+def test_a_model_that_could_not_be_saved_is_not_trained_again(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from interp_unlearn.unlearning.training_run import TrainingRun
+
+    settings = ("--objective", "cosine_rmu", "--layers", 1, "--keep-every", 2)
+    assert main(given(workplace, tmp_path / "whole", *settings)) == 0
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out")
+
+    taken: list[int] = []
+    step = TrainingRun.step
+
+    def counted(run: TrainingRun) -> None:
+        taken.append(run.steps_taken)
+        step(run)
+
+    monkeypatch.setattr(TrainingRun, "step", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(HookedModel, "save_pretrained", full)
+        assert main(given(workplace, tmp_path / "out", *settings)) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    n = len(taken)
+    assert (tmp_path / "out.state" / "state.json").exists() and not (tmp_path / "out").exists()
+    assert main(given(workplace, tmp_path / "out", *settings)) == 0
+    assert len(taken) - n <= 2, "only what came after the last state"
+    assert not (tmp_path / "out.state").exists()
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out"))
+    assert a == b
+    # And a run that is finished is not run again; another one is refused.
+    n, before = len(taken), {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.safetensors")}
+    capsys.readouterr()
+    assert main(given(workplace, tmp_path / "out", *settings)) == 0
+    assert "already there, finished" in capsys.readouterr().out and len(taken) == n
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert main(given(workplace, tmp_path / "out", *settings, "--seed", 5)) == 2
+    assert "holds another run" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_it_takes_and_does_nothing(

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from interp_unlearn.unlearning import (
     UnlearnConfig,
     UnlearnData,
     build_objective,
+    checkpoints,
     unlearn,
 )
 from interp_unlearn.unlearning.adversary import relearning_loss
@@ -329,6 +331,36 @@ def test_a_run_goes_on_bit_for_bit_where_it_was_interrupted(llama, tmp_path, nam
     assert not (tmp_path / "state").exists()
 
 
+def test_a_state_is_there_whenever_the_run_is_killed(tmp_path, monkeypatch):
+    kept = Checkpoints(tmp_path / "state", every=2)
+
+    def save(step):
+        kept.save({"seed": 0}, {"w": torch.full((3,), float(step))}, {"step": step})
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    for name in ("write_tensors", "write_json"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(checkpoints, name, killed)
+            save(2)
+        assert kept.load({"seed": 0}) is None, "nothing was finished: the run begins anew"
+    save(2)
+    for name in ("write_tensors", "write_json"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(checkpoints, name, killed)
+            save(4)
+        tensors, record = kept.load({"seed": 0})
+        assert record["step"] == 2 and tensors["w"].tolist() == [2.0, 2.0, 2.0]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "glob", killed)  # the new one is whole, the old one not gone
+        save(4)
+    tensors, record = kept.load({"seed": 0})
+    assert record["step"] == 4 and tensors["w"].tolist() == [4.0, 4.0, 4.0]
+    save(6)
+    assert sorted(path.name for path in kept.folder.iterdir()) == ["state-6.safetensors", "state.json"]
+
+
 def test_the_state_of_another_run_is_refused(llama, tmp_path):
     kept = Checkpoints(tmp_path / "state", every=2)
 
@@ -344,6 +376,7 @@ def test_the_state_of_another_run_is_refused(llama, tmp_path):
         unlearn(llama, Misdirection(1, seed=3), DATA, SHORT, resume=kept, progress=False)
     kept.remove()
     (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "notes.txt").write_text("mine")
     with pytest.raises(ArtifactError, match=r"holds no state\.json"):
         unlearn(llama, Misdirection(1), DATA, SHORT, resume=kept, progress=False)
     with pytest.raises(ConfigError, match="every"):

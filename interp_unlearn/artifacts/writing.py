@@ -1,6 +1,7 @@
 """Files and folders written whole or not at all: to a hidden name beside the place, then renamed."""
 
 import errno
+import glob
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from interp_unlearn.errors import ArtifactError, DiskError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # the names of `_beside`
+_REPLACED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.replaced")  # those of `_aside`
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _OF_EITHER = {errno.EACCES, errno.EPERM, errno.EIO}  # of reading as well: it depends on the file
 
@@ -21,8 +23,8 @@ def replaced(path: str | Path) -> Generator[Path]:
     """Yield a temporary path beside ``path``; rename it over ``path`` on success, remove it on failure.
 
     What is written there may be a file or a folder. A reader sees the old one or the new one, never half of one (of a
-    folder that is replaced, for an instant none). The suffix is kept, since some writers choose their format by it.
-    Parent folders are made.
+    folder that is replaced, for an instant none; of a run that was killed just then, `sweep` puts the old one back).
+    The suffix is kept, since some writers choose their format by it. Parent folders are made.
 
     Raises:
         ArtifactError: the parent folders cannot be made, or the block ended without writing anything.
@@ -30,7 +32,7 @@ def replaced(path: str | Path) -> Generator[Path]:
     """
     path = Path(path)
     make_parents(path)
-    temporary, old = _beside(path), _beside(path)
+    temporary, old = _beside(path), _aside(path)
     try:
         yield temporary
         if not temporary.exists():
@@ -39,7 +41,7 @@ def replaced(path: str | Path) -> Generator[Path]:
             path.rename(old)
         try:
             temporary.replace(path)
-        except OSError:
+        except BaseException:
             if old.exists():
                 old.rename(path)
             raise
@@ -59,19 +61,34 @@ def replaced(path: str | Path) -> Generator[Path]:
 
 
 def sweep(path: Path) -> None:
-    """Remove what a killed run left half-written, in the folder and where the folder itself was to appear."""
-    beside = (other for other in path.parent.glob(f".{path.stem}.*") if other.suffix == path.suffix or not path.suffix)
+    """Remove what a killed run left half-written, in the folder and where the folder itself was to appear.
+
+    What was about to be replaced, and was not, is put back. Of the folders beside it only those of this very name are
+    touched: another run may be writing there.
+    """
+    for old in [*path.parent.glob(f".{glob.escape(path.name)}.*.replaced"), *path.rglob(".*.replaced")]:
+        told = _REPLACED.fullmatch(old.name)
+        if told and old.exists() and not old.with_name(told["name"]).exists():
+            old.rename(old.with_name(told["name"]))
+    ours = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{12}}{re.escape(path.suffix)}")
+    aside = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.replaced")
+    beside = [other for other in path.parent.glob(".*") if ours.fullmatch(other.name) or aside.fullmatch(other.name)]
     for left in [*beside, *path.rglob(".*")]:
         if _TEMPORARY.fullmatch(left.name) and left.exists():
             if left.is_dir():
                 shutil.rmtree(left)
             else:
-                left.unlink()
+                left.unlink(missing_ok=True)
 
 
 def _beside(path: Path) -> Path:
     """A hidden name of its own in the same folder, with the same suffix."""
     return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+
+
+def _aside(path: Path) -> Path:
+    """A hidden name that says what has to be put back."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.replaced")
 
 
 def make_parents(path: Path) -> None:

@@ -48,7 +48,7 @@ def record_original(
         source: of the model.
         attacks: that will be made.
         setup: of the suite.
-        out: folder of the suite, claimed here; what is stored there already is not measured again.
+        out: folder of the suite, which has claimed it; what is stored there already is not measured again.
         progress: whether to show a progress bar.
 
     Raises:
@@ -59,7 +59,6 @@ def record_original(
     folder = None
     if out is not None:
         folder = out / "original"
-        claim_folder(out, _identity(setup))
         claim_folder(folder, {"model_hash": model.hash()})
     records: dict[str, Record] = {}
     failures: dict[str, InterpError] = {}
@@ -88,7 +87,7 @@ def record_original(
     return Original(items, streams, records, failures, model.hash())
 
 
-def _identity(setup: Setup) -> dict[str, Any]:
+def suite_identity(setup: Setup) -> dict[str, Any]:
     """What makes a suite this suite, beside the models, which have their own folders."""
     return {
         "task": "attack",

@@ -2,18 +2,19 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from interp_unlearn.artifacts import claim_folder, read_parquet, replaced, write_json, write_parquet
+from interp_unlearn.artifacts import claim_folder, claimed, read_parquet, replaced, write_json, write_parquet
 from interp_unlearn.attacks.ablation import AblateDirection, AblateSubspace
 from interp_unlearn.attacks.attack import Attack, Attempt, Setup, Target
 from interp_unlearn.attacks.measured_items import MeasuredItems
 from interp_unlearn.attacks.neurons import NeuronScaling
-from interp_unlearn.attacks.original import Original, base_items, record_original
+from interp_unlearn.attacks.original import Original, base_items, record_original, suite_identity
 from interp_unlearn.attacks.prompted_measure import Measure
 from interp_unlearn.attacks.pruning import Prune
 from interp_unlearn.attacks.recovery import COLUMNS, describe
@@ -97,7 +98,7 @@ def run_attacks(
         ConfigError: no attack was given, or two alike.
         ScoreError: no item can be scored on one of the models.
         ArtifactError: ``out`` holds other models, another measure or other texts, or an attack without what the
-            original scored beside it.
+            original scored beside it; or another process is writing to it.
         InterpError: of the attack that was to be made, if none could be.
     """
     attacks = default_attacks() if attacks is None else tuple(attacks)
@@ -105,9 +106,10 @@ def run_attacks(
         raise ConfigError("attacks: expected at least one, and none twice")
     setup = Setup(measure, data, n_texts, seed, n_resamples)
     folder = None if out is None else Path(out)
-    known = record_original(original, attacks, setup, folder, progress)
-    release(original)
-    return _attack_all(unlearned, known, attacks, setup, folder, progress)
+    with nullcontext() if folder is None else claimed(folder, suite_identity(setup)):
+        known = record_original(original, attacks, setup, folder, progress)
+        release(original)
+        return _attack_all(unlearned, known, attacks, setup, folder, progress)
 
 
 def _attack_all(
@@ -148,7 +150,7 @@ def _attack_all(
                 _store(kept, attack, *tables[attack.key])
     if len(failures) == len(attacks):
         raise next(iter(failures.values()))
-    others = [] if out is None else sorted(path for path in (out / ATTACKS).glob("*-*") if path.name not in tables)
+    others = [] if out is None else _others(out / ATTACKS, tables)
     every = [*tables.values(), *map(_read, others)]
     result = AttackResult(
         joined([attempts for attempts, _ in every], COLUMNS),
@@ -215,6 +217,11 @@ def _store(folder: Path, attack: Attack, attempts: "pd.DataFrame", items: "pd.Da
         write_parquet(temporary / "attempts.parquet", attempts)
         write_parquet(temporary / "items.parquet", items)
         write_json(temporary / "attack.json", {"attack": attack.name, "settings": attack.settings()})
+
+
+def _others(folder: Path, but: Collection[str]) -> list[Path]:
+    """The attacks that stand in a folder beside some; what is hidden was not finished."""
+    return sorted(path for path in folder.glob("*-*") if path.name not in but and not path.name.startswith("."))
 
 
 def _read(folder: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":

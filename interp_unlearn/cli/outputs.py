@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from interp_unlearn.artifacts import claim_folder, claimed, replaced
+from interp_unlearn.artifacts import IDENTITY_FILE, claim_folder, claimed, replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,14 +17,38 @@ if TYPE_CHECKING:
 def run_folder(out: Path, identity: Mapping[str, object]) -> Generator[Path]:
     """Yield a folder to fill, which becomes ``out`` when the block ends; a run that fails leaves nothing behind.
 
+    A run that is there already, finished, ends the command: nothing is done twice.
+
     Raises:
         ArtifactError: ``out`` holds another run, or files of no known run, or another process is writing to it; found
             out before the block begins.
     """
     out = out.resolve()
-    with claimed(out, identity if out.exists() else None), replaced(out) as folder:
-        claim_folder(folder, identity)
-        yield folder
+    with claimed(out, identity if out.exists() else None):
+        if has_finished(out, identity):
+            show_finished(out)
+            raise typer.Exit
+        with replaced(out) as folder:
+            claim_folder(folder, identity)
+            yield folder
+
+
+def has_finished(out: Path, identity: Mapping[str, object]) -> bool:
+    """Whether a run of a verb that writes its folder at the end, and whole, is there.
+
+    Raises:
+        ArtifactError: ``out`` holds another run, or files of no known run.
+    """
+    if not (out / IDENTITY_FILE).exists():
+        return False
+    claim_folder(out, identity)
+    return True
+
+
+def show_finished(out: Path, is_first: bool = True) -> None:
+    """Say that there is nothing left to do; of several processes the first alone does."""
+    if is_first:
+        typer.echo(f"already there, finished: {out}; to run it again, remove it or choose another --out")
 
 
 def show_table(frame: "pd.DataFrame", columns: list[str] | None = None) -> None:

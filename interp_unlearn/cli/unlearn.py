@@ -134,7 +134,7 @@ def unlearn(
 
     from interp_unlearn.artifacts import hash_file, record_run
     from interp_unlearn.cli.inputs import open_model, parse_layers, read_plain, read_topics, require_both_classes
-    from interp_unlearn.cli.outputs import run_folder, show_written
+    from interp_unlearn.cli.outputs import has_finished, run_folder, show_finished, show_written
     from interp_unlearn.evaluation import sample_documents
     from interp_unlearn.models.processes import Processes
     from interp_unlearn.probes import ProbeSet
@@ -257,15 +257,26 @@ def unlearn(
         "probes": None if probes is None else hash_file(probes / "probes.safetensors"),
         "teacher_hash": None if teacher_model is None else teacher_model.hash(),
     }
+    if has_finished(out, identity):  # asked by every process: none may wait for the others
+        show_finished(out, processes.is_first)
+        return
+    kept = None if keep_every is None else Checkpoints(out.with_name(f"{out.name}.state"), keep_every, stays=True)
     with run_folder(out, identity) if processes.is_first else nullcontext(out) as folder:
         if isinstance(target, WeightEdit):
             result = target.apply(hooked, unlearn_data, config)
         else:
-            kept = None if keep_every is None else Checkpoints(out.with_name(f"{out.name}.state"), keep_every)
             applied = [build_rule(rule) for rule in rules or ()]
             if shard:
                 shard_model(hooked, processes, device)
-            result = train(hooked, target, unlearn_data, config, rules=applied, resume=kept, processes=processes)
+            result = train(
+                hooked,
+                target,
+                unlearn_data,
+                config,
+                rules=applied,
+                resume=kept if keep_every else None,
+                processes=processes,
+            )
         if shard or processes.is_first:
             hooked.save_pretrained(folder)
         if processes.is_first:
@@ -273,6 +284,8 @@ def unlearn(
             record_run(folder, {"seconds": round(result.seconds, 1)})
     if not processes.is_first:
         return
+    if kept is not None:  # not before the model is saved
+        kept.remove()
     _show_result(result, "fine-tuning" if isinstance(target, WeightEdit) else "forget")
     show_written(out)
 

@@ -19,6 +19,7 @@ from interp_unlearn.unlearning import Reference
 if TYPE_CHECKING:
     import pandas as pd
 
+_NOT_FINITE = "hold infinite values or NaN; use a wider dtype, or check the models' weights"
 _MEASURES = ("relative_displacement", "cosine", "norm_ratio")
 
 
@@ -48,7 +49,7 @@ def measure_drift(
         relative_displacement (||h - h0|| / ||h0||), cosine (of h and h0), norm_ratio (||h|| / ||h0||), n_tokens.
 
     Raises:
-        DataError: a corpus is empty.
+        DataError: a corpus is empty, or activations on a text are not finite.
     """
     import pandas as pd
 
@@ -58,13 +59,19 @@ def measure_drift(
     for corpus, members in texts.items():
         totals = {site: torch.zeros(len(_MEASURES), dtype=torch.float64) for site in sites}
         n_tokens = 0
-        for _, batch in length_buckets(model, token_rows(model, members), batch_size):
+        for rows_there, batch in length_buckets(model, token_rows(model, members), batch_size):
             mask = batch.content_mask
             n_tokens += int(mask.sum())
             before = _original(model, reference, batch, sites)
             after = model.run(batch, reads=sites)
             for site in sites:
-                totals[site] += _token_sums(after[site][mask], before[site].to(model.device)[mask])
+                h, h0 = after[site], before[site].to(model.device)
+                for whose, states in (("changed model", h), ("original", h0)):
+                    spoiled = ~torch.isfinite(states).all(-1) & mask.to(states.device)
+                    if bool(spoiled.any()):
+                        text = rows_there[int(spoiled.any(1).nonzero()[0])]
+                        raise DataError(corpus, f"text {text}: activations of the {whose} at {site} {_NOT_FINITE}")
+                totals[site] += _token_sums(h[mask], h0[mask])
         for site in sites:
             means = dict(zip(_MEASURES, (totals[site] / n_tokens).tolist(), strict=True))
             rows.append({"site": str(site), "layer": site.layer, "corpus": corpus, **means, "n_tokens": n_tokens})
@@ -88,7 +95,7 @@ def displacement(
 
     Raises:
         ConfigError: the stores do not fit each other.
-        DataError: the texts or tokens differ, or no token counts.
+        DataError: the texts or tokens differ, no token counts, or a store holds values that are not finite.
     """
     import pandas as pd
 
@@ -98,6 +105,8 @@ def displacement(
         for h0, h in paired_chunks(original, changed, site, keep):
             total += _token_sums(h, h0)
             n_tokens += len(h)
+        if not bool(total.isfinite().all()):
+            raise DataError(corpus, f"activations at {site} {_NOT_FINITE}")
         if not n_tokens:
             raise DataError("tokens", "none count; widen the mask, or give more texts")
         means = dict(zip(_MEASURES, (total / n_tokens).tolist(), strict=True))

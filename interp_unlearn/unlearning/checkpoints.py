@@ -5,6 +5,7 @@ that state. (With `cache_prefix` the way back is exact up to rounding.)
 """
 
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,29 +14,33 @@ from typing import Any
 
 from torch import Tensor
 
-from interp_unlearn.artifacts import read_record, read_tensors, replaced, write_json, write_tensors
+from interp_unlearn.artifacts import read_record, read_tensors, write_json, write_tensors
+from interp_unlearn.artifacts.writing import sweep
 from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.settings import check_fields
 
 logger = logging.getLogger(__name__)
 
-TENSORS, RECORD = "state.safetensors", "state.json"
+RECORD = "state.json"
+TENSORS = re.compile(r"state-\d+\.safetensors")
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """Where and how often a run's state is kept.
 
-    The folder holds the latest state alone and is removed when the run is over. A run that finds there the state of the
-    same run (same model, data, objective and settings) goes on from it; the state of another run is refused.
+    The folder holds the latest state alone and is removed when training is over. A run that finds there the state of
+    the same run (same model, data, objective and settings) goes on from it; the state of another run is refused.
 
     Attributes:
         folder: of the state.
         every: updates between two.
+        stays: whether the state outlives training. Saving what was trained may fail too: `remove` the state after that.
     """
 
     folder: Path
     every: int = 50
+    stays: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.folder, str):
@@ -45,11 +50,13 @@ class Checkpoints:
             raise ConfigError(f"checkpoints: every must be at least 1, got {self.every}")
 
     def save(self, identity: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        """Keep a state, in the place of the one before."""
-        with replaced(self.folder) as folder:
-            folder.mkdir()
-            write_tensors(folder / TENSORS, tensors, {})
-            write_json(folder / RECORD, {"identity": identity, **record})
+        """Keep a state, in the place of the one before: whenever the run is killed, one of the two is there."""
+        tensors_of = self._tensors(int(record["step"]))
+        write_tensors(tensors_of, tensors, {})
+        write_json(self.folder / RECORD, {"identity": identity, **record})
+        for other in self.folder.glob("state-*.safetensors"):
+            if other != tensors_of:
+                other.unlink()
 
     def load(self, identity: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The state that is there, if any.
@@ -57,8 +64,9 @@ class Checkpoints:
         Raises:
             ArtifactError: it is of another run, or damaged.
         """
+        sweep(self.folder)
         if not (self.folder / RECORD).exists():
-            if self.folder.exists():
+            if self.folder.exists() and any(not TENSORS.fullmatch(path.name) for path in self.folder.iterdir()):
                 raise ArtifactError(
                     f"{self.folder} exists and holds no {RECORD}; choose another folder for checkpoints"
                 )
@@ -72,8 +80,11 @@ class Checkpoints:
                 "another folder for checkpoints"
             )
         logger.info("going on from step %d, kept in %s", record["step"], self.folder)
-        return read_tensors(self.folder / TENSORS)[0], record
+        return read_tensors(self._tensors(record["step"]))[0], record
 
     def remove(self) -> None:
         """The run is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _tensors(self, step: int) -> Path:
+        return self.folder / f"state-{step}.safetensors"

@@ -94,7 +94,7 @@ def unlearn(
         elif adapted is not None:
             adapted.merge()
     model.mark_changed()
-    if resume is not None and processes.is_first:
+    if resume is not None and not resume.stays and processes.is_first:
         resume.remove()
     seconds = time.perf_counter() - started
     history, curve = pd.DataFrame(run.history), pd.DataFrame(run.curve)

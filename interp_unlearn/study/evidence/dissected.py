@@ -120,7 +120,7 @@ def _insult(example: Example) -> tuple[str, str, str]:
     text = without_reaction(example).text
     noun, listener = _NOUN.search(text), _LISTENER.search(text)
     if noun is None or listener is None:
-        raise DataError("scene", f"no insult in {text!r}")
+        raise DataError(example.group, "a scene there has no listener or no insult where its wording puts them")
     return text[: noun.start()], text[noun.start() : noun.end(1)], listener[1]
 
 

@@ -78,6 +78,10 @@ def claimed(path: str | Path, identity: Mapping[str, object] | None) -> Generato
     try:
         lock.acquire()
     except Timeout:
+        if not Path(lock.lock_file).exists():  # filelock waits where no file can be made, too
+            raise ArtifactError(
+                f"{path}: cannot be written to (no file can be made there); choose another --out"
+            ) from None
         raise ArtifactError(
             f"another process is writing to {path}; wait until it is done, or choose another --out"
         ) from None

@@ -17,12 +17,13 @@ from interp_unlearn.attacks import (
     SteerBack,
     run_attacks,
 )
+from interp_unlearn.attacks.ablation import MoveAsFar
 from interp_unlearn.attacks.attack import Target
 from interp_unlearn.attacks.neurons import largest, mean_neurons, sketch
 from interp_unlearn.attacks.streams import displacement, read_streams
 from interp_unlearn.directions import Directions, value_vectors
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.interventions import HookedModel
+from interp_unlearn.interventions import EditContext, HookedModel, ProjectOut
 from interp_unlearn.sites import Site
 from interp_unlearn.unlearning import UnlearnData
 
@@ -46,6 +47,19 @@ def attacked(
 
 
 class TestAblation:
+    @pytest.mark.parametrize("rank", [1, 3])
+    def test_the_control_moves_each_token_as_far_elsewhere(self, rank: int):
+        generator = torch.Generator().manual_seed(0)
+        basis, others = (torch.linalg.qr(torch.randn(8, rank, generator=generator))[0].T for _ in range(2))
+        h = torch.randn(2, 5, 8, generator=generator)
+        every, places = torch.ones(2, 5, dtype=torch.bool), torch.arange(5).expand(2, 5)
+        context = EditContext(every, every, places, torch.arange(2), torch.full((2,), 5), places)
+        ours, control = ProjectOut(basis), MoveAsFar(basis, others)
+        removed, moved = (edit.transform(h, context) - h for edit in (ours, control))
+        assert torch.allclose(moved.norm(dim=-1), removed.norm(dim=-1), atol=1e-5) and removed.norm() > 1
+        assert torch.allclose(moved, moved @ others.T @ others, atol=1e-5), "within the random directions"
+        assert torch.allclose(MoveAsFar(basis, basis).transform(h, context), ours.transform(h, context), atol=1e-5)
+
     def test_the_planted_direction_is_found_and_taken_away(self, original: HookedModel):
         table = attacked(original, misdirected(original), AblateDirection(n_random=3))
         assert table["setting"].str.contains("own").tolist() == [True, False]

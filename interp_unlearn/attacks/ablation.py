@@ -1,6 +1,6 @@
 """Projecting out what unlearning added: misdirection to one direction is undone by taking that direction away."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from interp_unlearn.attacks.attack import Attack, Attempt, Record, Target
 from interp_unlearn.attacks.streams import Streams, check_alike, displacement, most_displaced
 from interp_unlearn.directions.nulls import random_unit_vectors
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.interventions import ProjectOut
+from interp_unlearn.interventions import Edit, EditContext, ProjectOut
 from interp_unlearn.objectives import difference_subspace
 from interp_unlearn.sites import Site
 
@@ -24,19 +24,35 @@ Where = Literal["own", "one"]
 Basis = Float[Tensor, "rank d_model"]
 
 
+@dataclass(frozen=True, eq=False)
+class MoveAsFar(Edit):
+    """Move each token as far as projecting a basis out would, in other directions: the control of an ablation.
+
+    Attributes:
+        basis: orthonormal rows; each token's coordinates in it are how far it moves.
+        directions: orthonormal rows, as many, along which it moves.
+    """
+
+    basis: Basis
+    directions: Basis
+
+    def transform(self, activation: Tensor, context: EditContext) -> Tensor:
+        basis, directions = (rows.to(activation.device, activation.dtype) for rows in (self.basis, self.directions))
+        return activation - (activation @ basis.T) @ directions
+
+
 @dataclass(frozen=True)
 class AblateDirection(Attack):
     """Project out the normalised `mean(h) - mean(h0)` of the forget texts, after every block.
 
-    Source: Arditi and Chughtai 2024, "Unlearning via RMU is mostly shallow". The control projects out random unit
-    directions at the same places.
-    Caveat: a random direction holds little of the stream, so the control is moved less far than the attacked model; it
-    shows that the direction matters, not that nothing else of its size would.
+    Source: Arditi and Chughtai 2024, "Unlearning via RMU is mostly shallow". The control moves every token as far,
+    along random directions, see `MoveAsFar`.
+    Caveat: direct and indirect effects are not told apart: the direction is taken out at every layer at once.
 
     Attributes:
         where: "own", the layer's own direction at each layer that has moved; "one", one layer's at every layer.
         layer: of "one"; None takes the layer whose mean has moved furthest, relative to its norm.
-        n_random: directions of the control; 0 for none.
+        n_random: random directions a layer for the control; 0 for none.
         include_bos: also at the BOS token, where activations are of another size.
     """
 
@@ -141,17 +157,17 @@ def ablate(
             return Attempt(told, None, reason=f"layer {layer} has not moved; those that have are {moved}")
         bases = dict.fromkeys(range(target.model.n_layers), bases[layer])
 
-    def edits(choose: Callable[[int], Basis]) -> dict[Site, ProjectOut]:
-        return {Site(at, "resid_post"): ProjectOut(choose(at), include_bos=include_bos) for at in bases}
+    edits = {Site(at, "resid_post"): ProjectOut(basis, include_bos=include_bos) for at, basis in bases.items()}
 
-    def random_edits(seed: int) -> dict[Site, ProjectOut]:
-        def drawn(at: int) -> Basis:
-            rank, width = bases[at].shape
-            return random_unit_vectors(rank, width, seed * 1_000_003 + (layer if where == "one" else at))
+    def random_edits(seed: int) -> dict[Site, MoveAsFar]:
+        found: dict[Site, MoveAsFar] = {}
+        for site, edit in edits.items():
+            place = layer if where == "one" else site.layer or 0
+            drawn = random_unit_vectors(*edit.basis.shape, seed * 1_000_003 + place)
+            found[site] = MoveAsFar(edit.basis, ProjectOut(drawn).basis, include_bos=include_bos)
+        return found
 
-        return edits(drawn)
-
-    items, control = target.beside_random(edits(lambda at: bases[at]), random_edits, n_random)
+    items, control = target.beside_random(edits, random_edits, n_random)
     return Attempt(told, items, control=control)
 
 

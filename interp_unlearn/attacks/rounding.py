@@ -20,7 +20,8 @@ class Quantise(Attack):
     Source: Zhang et al. 2024, arXiv 2410.16454: unlearned knowledge returns at 4 bits. Computed with the rounded values
     in the model's own precision, on any device.
     Caveat: plain rounding without calibration; a library's 4 bits (NF4, GPTQ) round otherwise. Rounding also costs what
-    both models know, so a share below that of the original's own loss is no proof of forgetting.
+    both models know, so a share below that of the original's own loss is no proof of forgetting. Of models of a few
+    million weights 8 bits change next to nothing: they say something of large ones.
 
     Attributes:
         bits: of a weight, 2 to 16.

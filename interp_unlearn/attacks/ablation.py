@@ -163,7 +163,8 @@ def ablate(
         found: dict[Site, MoveAsFar] = {}
         for site, edit in edits.items():
             place = layer if where == "one" else site.layer or 0
-            drawn = random_unit_vectors(*edit.basis.shape, seed * 1_000_003 + place)
+            rank, width = edit.basis.shape
+            drawn = random_unit_vectors(rank, width, seed * 1_000_003 + place)
             found[site] = MoveAsFar(edit.basis, ProjectOut(drawn).basis, include_bos=include_bos)
         return found
 

@@ -104,7 +104,7 @@ class AttackResult:
         write_json(folder / "attacks.json", record)
 
 
-def _adjusted(p_values: "pd.Series[float]") -> np.ndarray:
+def _adjusted(p_values: "pd.Series") -> np.ndarray:
     """Holm's, among those that are there."""
     found = np.array(p_values, dtype=float)
     known = ~np.isnan(found)

@@ -48,10 +48,8 @@ def plot_replication(
             for row, layer in enumerate(layers):
                 _, color, marker = LAYER_LOOKS[layer]
                 ours = differences.loc[(differences["contrast"] == name) & (differences["layers"] == layer)]
-                axis.plot(
-                    *(ours["value"], [row - 0.15] * len(ours)),
-                    **{"color": color, "marker": marker, "linestyle": "", "markerfacecolor": "none", "alpha": 0.7},
-                )
+                at = [row - 0.15] * len(ours)
+                axis.plot(ours["value"], at, color=color, marker=marker, linestyle="", markerfacecolor="none")
                 joined = contrasts.loc[(contrasts["contrast"] == name) & (contrasts["layers"] == layer)]
                 axis.plot(joined["mean"], [row + 0.15] * len(joined), color=color, marker=marker, linestyle="")
                 axis.hlines([row + 0.15] * len(joined), joined["low"], joined["high"], color=color)

@@ -143,10 +143,11 @@ def contrast_table(means: pd.DataFrame) -> pd.DataFrame:
     cells = _efficacies(means)
     parts: list[pd.DataFrame] = []
     for name in LAYERS:
-        pairs = [
-            _over_organisms(cells, goal, target, name) for goal, *targets in CONTRASTS.values() for target in targets
-        ]
-        found = crossover(*pairs).to_frame()
+        toxicity, knowledge = (
+            [_over_organisms(cells, goal, target, name).to_numpy() for target in (better, worse)]
+            for goal, better, worse in CONTRASTS.values()
+        )
+        found = crossover(toxicity[0], toxicity[1], knowledge[0], knowledge[1]).to_frame()
         titles = dict(zip(("first", "second"), CONTRASTS, strict=True))
         parts.append(found.assign(layers=name, contrast=found["contrast"].replace(titles)))
     table = pd.concat(parts, ignore_index=True)
@@ -184,7 +185,7 @@ def _efficacies(means: pd.DataFrame) -> pd.DataFrame:
     return efficacy.pivot_table(index="organism", columns=["goal", "objective"], values="value")
 
 
-def _over_organisms(cells: pd.DataFrame, goal: str, target: str, layers: str) -> pd.Series[float]:
+def _over_organisms(cells: pd.DataFrame, goal: str, target: str, layers: str) -> pd.Series:
     return cells[[(goal, f"{target}_{layer}") for layer in LAYERS[layers]]].mean(axis=1)
 
 

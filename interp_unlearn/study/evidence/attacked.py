@@ -165,14 +165,14 @@ def attack_table(out: Path, config: EvidenceConfig) -> pd.DataFrame:
 
 def _averaged(part: pd.DataFrame) -> pd.DataFrame:
     """Means over the seeds of every item that was scored before and after."""
-    scored = part.dropna(subset=SCORES)
+    scored: Any = part.dropna(subset=SCORES)
     return scored.groupby(["id", "group"], sort=False)[SCORES].mean().reset_index()
 
 
 def _beyond(means: pd.DataFrame, twin: pd.DataFrame, n_resamples: int) -> dict[str, float]:
     """What an attacked model does more than the attacked twin, item by item."""
-    both = means.merge(twin[["id", "attacked"]], on="id", suffixes=("", "_twin"))
-    if both["group"].nunique() < 2:  # too few for an interval
+    both: Any = means.merge(twin[["id", "attacked"]], on="id", suffixes=("", "_twin"))
+    if len(set(both["group"])) < 2:  # too few for an interval
         return {}
     found = bootstrap_mean(both["attacked"] - both["attacked_twin"], both["group"].tolist(), n_resamples)
     beyond = {"beyond_twin": found.mean, "beyond_twin_low": found.low, "beyond_twin_high": found.high}

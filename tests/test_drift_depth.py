@@ -160,3 +160,5 @@ def test_stores_of_other_tokens_are_refused(llama: HookedModel) -> None:
         unlearning_depth(llama, PROMPTS, answers, store, store, threshold=0.0, progress=False)
     with pytest.raises(ConfigError, match="groups: expected one a text"):
         unlearning_depth(llama, PROMPTS, answers, store, store, groups=["a"], progress=False)
+    with pytest.raises(ConfigError, match=r"groups: expected one a text \(4\), got 5"):
+        unlearning_depth(llama, PROMPTS, answers, store, store, groups=list("abcde"), progress=False)

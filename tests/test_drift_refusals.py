@@ -32,6 +32,7 @@ from interp_unlearn.drift import (
 from interp_unlearn.drift.paired import token_chunks
 from interp_unlearn.drift.readings import read_model
 from interp_unlearn.drift.setup import Answers, DriftSetup, DriftTexts
+from interp_unlearn.drift.spectrum import leading
 from interp_unlearn.drift.weights import open_weights
 from interp_unlearn.errors import CheckpointError, ConfigError, DataError
 from interp_unlearn.interventions import HookedModel
@@ -199,6 +200,14 @@ def test_a_model_without_a_head_reads_nothing_out() -> None:
     model = HookedModel(body, make_tokenizer(), name="body")
     with pytest.raises(CheckpointError, match="body has no head that turns the stream into logits"):
         Readout(model)
+
+
+def test_vectors_along_one_line_have_one_direction() -> None:
+    line = torch.zeros(5, 5, dtype=torch.float64)
+    line[2, 2] = 9.0
+    squares, directions = leading(line, 3)
+    assert squares.tolist() == [9.0, 0.0, 0.0, 0.0, 0.0] and directions.abs().tolist() == [[0.0, 0.0, 1.0, 0.0, 0.0]]
+    assert leading(torch.zeros(5, 5, dtype=torch.float64), 3)[1].shape == (0, 5)
 
 
 def test_of_a_spectrum_the_first_directions_are_taken() -> None:

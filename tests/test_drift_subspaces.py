@@ -81,5 +81,10 @@ def test_what_is_no_subspace_is_refused() -> None:
         principal_angles({"a": {LATE: axes(0)}, "b": {LATE: 0 * axes(0)}})
     with pytest.raises(ConfigError, match=r"expected finite columns \[d, k\], got shape \(40,\)"):
         principal_angles({"a": {LATE: axes(0)}, "b": {LATE: axes(0)[:, 0]}})
+    for broken in (float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=r"b, 2\.resid_post: expected finite columns \[d, k\]"):
+            principal_angles({"a": {LATE: axes(0)}, "b": {LATE: axes(0) * broken}})
+    with pytest.raises(ConfigError, match=r"expected finite columns \[d, k\], got shape \(40, 0\)"):
+        principal_angles({"a": {LATE: axes(0)}, "b": {LATE: axes(0)[:, :0]}})
     with pytest.raises(ConfigError, match="a is 40 wide there and b 39"):
         principal_angles({"a": {LATE: axes(0)}, "b": {LATE: axes(0)[1:] + 1}})

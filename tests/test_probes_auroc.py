@@ -5,7 +5,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from interp_unlearn.errors import ConfigError
+from interp_unlearn.probes import auroc as module
 from interp_unlearn.probes.auroc import auroc, bootstrap_auroc, fold_auroc, weighted_auroc
+from interp_unlearn.probes.controls import random_direction_auroc
 from interp_unlearn.probes.folds import make_folds, make_inner_folds, shuffle_within_folds
 
 RNG = np.random.default_rng(0)
@@ -54,6 +56,33 @@ def test_bootstrap_agrees_with_a_loop_over_resampled_groups() -> None:
         loop.append(np.mean(values))
     assert low == pytest.approx(np.quantile(loop, 0.025), abs=0.02)
     assert high == pytest.approx(np.quantile(loop, 0.975), abs=0.02)
+
+
+@pytest.mark.parametrize("cells", [10**9, 450])  # all resamples at once, and three at a time
+def test_every_resample_that_was_asked_for_counts(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CELLS_AT_ONCE", cells)
+    labels, groups = RNG.random(150) < 0.5, np.repeat(np.arange(50), 3)
+    scores = RNG.normal(size=150) + labels
+    folds = make_folds(labels, groups, 4, seed=0)
+    found = bootstrap_auroc(labels, scores, folds, groups, n=8, seed=3)
+    rng, values = np.random.default_rng(3), []
+    for _ in range(8):
+        counts = rng.multinomial(50, np.full(50, 1 / 50))
+        by_fold = [roc_auc_score(labels[t], scores[t], sample_weight=counts[groups[t]]) for _, t in folds]
+        values.append(np.mean(by_fold))
+    assert found == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+
+
+def test_the_random_control_is_the_mean_of_ten_directions() -> None:
+    labels, vectors = RNG.random(90) < 0.5, RNG.normal(size=(90, 6))
+    folds = make_folds(labels, np.arange(90), 3, seed=0)
+    directions, scores = np.random.default_rng(7).normal(size=(6, 10)), np.zeros((90, 10))
+    for train, test in folds:
+        means = (vectors[train][labels[train] == positive].mean(0) for positive in (True, False))
+        positive, negative = (mean @ directions for mean in means)
+        scores[test] = vectors[test] @ directions * np.sign(positive - negative)
+    aurocs = [[roc_auc_score(labels[t], column[t]) for _, t in folds] for column in scores.T]
+    assert random_direction_auroc(vectors, labels, folds, seed=7) == pytest.approx(np.mean(aurocs))
 
 
 def test_folds_never_split_a_group_and_cover_every_row_once() -> None:

@@ -75,6 +75,15 @@ def test_copies_within_groups_settle_nothing() -> None:
     assert rows[0]["stability_halves"] < rows[1]["stability_halves"] - 0.2
 
 
+def test_halves_that_lack_a_class_are_drawn_again() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 0, 1, 1], 10)  # a third of all halves of four groups holds one class only
+    store = make_store({LATE: rng.normal(size=(40, WIDTH)) + 3 * labels[:, None] * np.eye(WIDTH)[0]}, labels)
+    groups = [f"g{row // 10}" for row in range(40)]
+    row = fit_probes(store, groups=groups, folds=2, resamples=20, shuffles=0, bootstrap=0, progress=False).table.iloc[0]
+    assert row[COLUMNS].between(-1, 1).all()
+
+
 def test_it_is_measured_on_demand() -> None:
     assert fitted(100, 1.0).table[COLUMNS].isna().all(axis=None)
 

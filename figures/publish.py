@@ -28,7 +28,7 @@ DRAWN = (".png", ".pdf")
 GALLERY = "docs/gallery.md: gallery"
 RESULTS = "results"
 COMMANDS = {"": "make reproduce"} | {
-    study: f"make {study}" for study in ("toxicity", "knowledge", "evidence", "sensitivity")
+    study: f"make {study}" for study in ("toxicity", "knowledge", "evidence", "sensitivity", "replication")
 }
 """What makes the figures of a study, by how their names begin."""
 RECORDS = HERE / "published.json"
@@ -86,8 +86,11 @@ def publications(run: Path) -> list[Publication]:
     """What the tables of a run make; nothing if it is not finished."""
     if (run / "replication.md").exists():
         told_from = _hashes(run, "efficacy.parquet", "contrasts.parquet", "organisms.parquet")
-        return [Publication("docs/evidence.md: replication", _replication(run).encode(), told_from)]
-    drawn = [path for path in sorted((run / "figures").glob("*")) if path.suffix in DRAWN]
+        return [
+            *(Publication(f"figures/{path.name}", path.read_bytes(), told_from) for path in _drawn(run)),
+            Publication("docs/evidence.md: replication", _replication(run).encode(), told_from),
+        ]
+    drawn = _drawn(run)
     if not drawn and run.parent != ROOT / RESULTS:
         return []
     if (run / "dissociation.md").exists():
@@ -125,6 +128,10 @@ def publications(run: Path) -> list[Publication]:
         ),
         *(Publication(places[name], text.encode(), told_from) for name, text in texts.items()),
     ]
+
+
+def _drawn(run: Path) -> list[Path]:
+    return [path for path in sorted((run / "figures").glob("*")) if path.suffix in DRAWN]
 
 
 def gallery() -> Publication:

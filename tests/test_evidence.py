@@ -27,6 +27,7 @@ from interp_unlearn.study.evidence import (
     attacked,
     check_predictions,
     dissected,
+    drifted,
     gather_evidence,
 )
 from interp_unlearn.study.evidence import evidence as module
@@ -127,9 +128,9 @@ def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
     assert table.loc["rmu", "beyond_twin"] == pytest.approx(0.5)
     assert table.loc["rmu", "seeds"] == 2 and table.loc["rmu", "n"] == 20
     rows = table.reset_index()
-    text = evidence_markdown(rows, check_predictions(rows), {}, "Patched: none.", 2, config.n_asked)
+    text = evidence_markdown(rows, check_predictions(rows), {}, "Patched: none.", ["Moved: none."], 2, config.n_asked)
     assert "| relearning, the rest taught | 0.60 [0.60, 0.60]; +0.50 [+0.50, +0.50] |" in text
-    assert text.endswith("Patched: none.")
+    assert text.endswith("Patched: none.\n\n### Drift\n\nMoved: none.")
     assert f"Of {len(PREDICTIONS)} predictions" in text and "2 seeds" in text
 
 
@@ -237,12 +238,19 @@ def test_a_small_run_goes_from_models_to_figures_and_does_nothing_twice(
     assert "oracle on knowledge, oracle on toxicity" in text and "patching, " not in text
     assert text.count("the twin's states in the original") == 2
     assert (out / "figures" / "dissection_oracle_oracle.png").exists()
+    moved = read_parquet(out / "drift.parquet")
+    assert (moved.loc[moved["site"] == "embed", "relative_displacement"] == 0).all()
+    assert set(zip(moved["goal"], moved["objective"], strict=True)) == {("knowledge", "oracle"), ("toxicity", "oracle")}
+    assert "largest difference of an activation is 0." in text and "| unlearning depth |" in text
 
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    for name in ("run_attacks", "dissect", "patch_both_ways"):
-        monkeypatch.setattr(attacked if name == "run_attacks" else dissected, name, fail)
+    for where, name in (
+        *((attacked, "run_attacks"), (dissected, "dissect"), (dissected, "patch_both_ways")),
+        (drifted, "run_drift"),
+    ):
+        monkeypatch.setattr(where, name, fail)
     monkeypatch.setattr(HookedModel, "save_pretrained", fail)
     monkeypatch.setattr(module, "draw_figures", lambda _: None)
     before = (out / "attacks.parquet").read_bytes()

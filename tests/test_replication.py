@@ -28,6 +28,7 @@ from interp_unlearn.study.replication import (
     contrast_table,
     organism_differences,
     replicate,
+    without_failed_oracles,
 )
 
 module = importlib.import_module("interp_unlearn.study.replication")
@@ -73,6 +74,23 @@ def test_contrasts_are_paired_over_organisms():
 def test_one_difference_alone_is_no_crossover():
     table = contrast_table(efficacies(shift=-0.7)).set_index(["layers", "contrast"])  # probe = random on toxicity
     assert table.loc[("mean", "crossover"), "p_value"] > 0.05 > table.loc[("mean", "interaction"), "p_value"]
+
+
+def test_organisms_whose_oracle_fails_say_nothing() -> None:
+    means = efficacies()
+    oracle = pd.DataFrame(
+        [
+            {"organism": n, "objective": "oracle", "goal": goal, "measure": "efficacy", "value": value}
+            for n in range(N)
+            for goal, value in (("knowledge", 0.95), ("toxicity", 0.9 if n else 0.89))
+        ]
+    )
+    found = without_failed_oracles(pd.concat([means, oracle], ignore_index=True))
+    assert sorted(set(found["organism"])) == list(range(1, N)) and set(
+        without_failed_oracles(means)["organism"]
+    ) == set(range(N))
+    broken = oracle.assign(value=oracle["value"].where(oracle["organism"] != 3, float("nan")))
+    assert 3 not in set(without_failed_oracles(pd.concat([means, broken]))["organism"]), "not measured is not passed"
 
 
 def test_the_figure_shows_every_organism_and_the_means_of_the_table(tmp_path: Path):
@@ -160,7 +178,7 @@ def test_organisms_that_failed_a_gate_are_left_out_before_anything_is_unlearned(
     text = (out / "replication.md").read_text(encoding="utf-8")
     assert "3 organisms" in text and "below 0.125" in text
     first = organisms["knows_all_sha256"][0][:12]
-    assert f"| 1 | all passed | `{first}` |" in text and "| 2 | knows_all: benign cloze | " in text
+    assert f"| 1 | all passed | not run | `{first}` |" in text and "| 2 | knows_all: benign cloze | " in text
     assert set(read_parquet(out / "contrasts.parquet")["layers"]) == {"single", "multi", "mean"}
     with pytest.raises(ArtifactError, match="another run"):
         replicate(out, ReplicationConfig(organisms=5))

@@ -12,6 +12,8 @@ _CAPTIONS = {
     "promoted_tokens": "Tokens that the directions promote through the unembedding",
     "value_vectors": "Value vectors of the MLPs aligned with the directions, by layer",
     "cosines": "Cosines between the directions of the layers",
+    "replication": "Differences of efficacy between the two kinds of target, organism by organism",
+    "curves": "Score against steps of each attack that trains, by setting",
     "subspace_rank": "How many dimensions the directions of the categories span, by layer",
     "attacks": "Share of the gap to the original that each attack brings back, by method and goal",
     "dissection": "Which changed tensors carry the effect, how many directions it takes, and what should be nothing",
@@ -37,4 +39,8 @@ def caption_of(stem: str) -> str:
         return f"What interventions along the direction cause, by layer, beside random directions: {measure}"
     if stem.startswith("dissection_"):
         return f"{_CAPTIONS['dissection']}: {stem.removeprefix('dissection_').replace('_', ' ')}"
+    for measure in ("unlearning_depth", "spectrum", "logit_lens", "cka"):
+        if stem.startswith(f"{measure}_"):
+            goal, _, method = stem.removeprefix(f"{measure}_").partition("_")
+            return f"{_CAPTIONS[measure]}: {method.replace('_', ' ')} on {goal}"
     return _CAPTIONS.get(stem, f"Figure {stem.replace('_', ' ')}")

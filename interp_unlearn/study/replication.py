@@ -35,6 +35,8 @@ from interp_unlearn.study.reproduce import reproduce
 from interp_unlearn.study.workers import run_side_by_side
 
 LAYERS = {"single": ("single",), "multi": ("multi",), "mean": ("single", "multi")}
+ORACLE_GATE = 0.9
+"""Efficacy that the oracle, which the twin itself teaches, has to reach on both goals: else the measure is at fault."""
 CONTRASTS: Mapping[str, tuple[Goal, str, str]] = {
     "toxicity: probe minus random": ("toxicity", "probe", "random"),
     "knowledge: random minus probe": ("knowledge", "random", "probe"),
@@ -75,7 +77,7 @@ def replicate(out: Path, config: ReplicationConfig | None = None, workers: int =
 
     Raises:
         ArtifactError: `out` holds another run.
-        ConfigError: fewer than two organisms passed their gates.
+        ConfigError: fewer than two organisms passed their gates, or on fewer than two the oracle passed its own.
     """
     config = config or ReplicationConfig()
     with claimed(out, {"task": "replicate", "config": asdict(config), "shipped": twin_hashes()}):
@@ -123,10 +125,22 @@ def write_tables(out: Path, organisms: pd.DataFrame) -> None:
     keys = ["organism", "objective", "goal", "measure"]
     means = measured.pivot_table(index=keys, values="value", aggfunc="mean", sort=False).reset_index()
     write_parquet(out / "efficacy.parquet", means)
-    contrasts = contrast_table(means)
+    valid = without_failed_oracles(means)
+    if len(set(valid["organism"])) < 2:
+        raise ConfigError(
+            f"the oracle reaches {ORACLE_GATE} on fewer than two organisms; no test can be made over them"
+        )
+    contrasts = contrast_table(valid)
     write_parquet(out / "contrasts.parquet", contrasts)
     with replaced(out / "replication.md") as temporary:
         temporary.write_text(replication_markdown(means, contrasts, organisms) + "\n", encoding="utf-8")
+
+
+def without_failed_oracles(means: pd.DataFrame) -> pd.DataFrame:
+    """The organisms on which the oracle passed its gate on every goal it was run on."""
+    asked = means.loc[(means["objective"] == "oracle") & (means["measure"] == "efficacy")]
+    failed = asked.loc[~(asked["value"] >= ORACLE_GATE), "organism"].tolist()
+    return means.loc[~means["organism"].isin(failed)]
 
 
 def contrast_table(means: pd.DataFrame) -> pd.DataFrame:
@@ -175,7 +189,7 @@ def organism_differences(means: pd.DataFrame) -> pd.DataFrame:
 def draw_figures(out: Path) -> None:
     """Draws the figure of a finished replication from its tables, as PDF and PNG."""
     means, contrasts = (read_parquet(out / f"{name}.parquet") for name in ("efficacy", "contrasts"))
-    figure = plot_replication(organism_differences(means), contrasts)
+    figure = plot_replication(organism_differences(without_failed_oracles(means)), contrasts)
     save_figure(figure, out / "figures" / "replication")
 
 
@@ -191,6 +205,7 @@ def _over_organisms(cells: pd.DataFrame, goal: str, target: str, layers: str) ->
 
 def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms: pd.DataFrame) -> str:
     """The tables in words: efficacy by cell over organisms, the contrasts, and the organisms with gates and hashes."""
+    everything, means = means, without_failed_oracles(means)
     of_cells = means.loc[means["measure"].isin(["efficacy", "broken"])]
     spread = of_cells.groupby(["goal", "objective", "measure"], sort=False)["value"].agg(["mean", "min", "max"])
     lines = ["| goal | objective | E, mean [least, most] | broken, mean [least, most] |", "|---|---|---|---|"]
@@ -208,15 +223,19 @@ def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms
     n = means["organism"].nunique()
     lines += [
         "",
-        f"{n} organisms that passed their gates, seeds averaged within; one-sided exact sign-flips, which cannot give "
+        f"{n} organisms that passed their gates, and on which the oracle reaches {ORACLE_GATE} on both goals, seeds "
+        f"averaged within; one-sided exact sign-flips, which cannot give "
         f"a p below {2.0**-n:.3g}. The crossover holds where both differences do.",
         "",
-        f"| organism | gates | {' | '.join(SHIPPED_TWINS)} |",
-        "|---" * (2 + len(SHIPPED_TWINS)) + "|",
+        f"| organism | gates | E of the oracle | {' | '.join(SHIPPED_TWINS)} |",
+        "|---" * (3 + len(SHIPPED_TWINS)) + "|",
     ]
+    asked = everything.loc[(everything["objective"] == "oracle") & (everything["measure"] == "efficacy")]
     for row in organisms.to_dict("records"):
         hashes = " | ".join(f"`{row[f'{twin}_sha256'][:12]}`" for twin in SHIPPED_TWINS)
-        lines.append(f"| {row['organism']} | {row['failed'] or 'all passed'} | {hashes} |")
+        reached = asked.loc[asked["organism"] == row["organism"]].to_dict("records")
+        oracle = ", ".join(f"{one['goal']} {one['value']:.2f}" for one in reached) or "not run"
+        lines.append(f"| {row['organism']} | {row['failed'] or 'all passed'} | {oracle} | {hashes} |")
     lines += ["", "Number 0 is the shipped one. Hashes are the first digits of the SHA-256 of each twin's weights."]
     return "\n".join(lines)
 

@@ -33,6 +33,7 @@ from interp_unlearn.study.evidence.dissected import (
     patch_twins,
     patching_file,
 )
+from interp_unlearn.study.evidence.drifted import draw_drift_figures, drift_subject, lines_of_drift, write_drift_tables
 from interp_unlearn.study.evidence.models import make_model, probe_folder
 from interp_unlearn.study.evidence.plan import EvidenceConfig
 from interp_unlearn.study.evidence.predictions import check_predictions
@@ -47,8 +48,8 @@ def gather_evidence(out: Path, quick: bool = False, workers: int = 2, config: Ev
     """Runs the study into `out`, continuing where an interrupted run stopped.
 
     Args:
-        out: folder: models/, stranger/, attacks/, mechanism/, attacks.parquet, predictions.parquet, the tables of the
-            mechanism, evidence.md, figures/.
+        out: folder: models/, stranger/, attacks/, mechanism/, drift/, attacks.parquet, predictions.parquet, the tables
+            of the mechanism and of drift, evidence.md, figures/.
         quick: one seed, one method a goal, few prompts and steps.
         workers: processes, one thread each.
         config: settings, by default the study's own.
@@ -68,6 +69,7 @@ def gather_evidence(out: Path, quick: bool = False, workers: int = 2, config: Ev
         run_side_by_side(_call, [(build_stranger, config, out), *reversed(models)], workers, "models")
         measures = [
             *((dissect_pair, pair, config, out) for pair in config.pairs),
+            *((drift_subject, subject, config, out) for subject in config.subjects),
             *((patch_twins, goal, config, out) for goal in GOALS),
             *((attack_subject, subject, seed, config, out) for subject in config.subjects for seed in config.seeds),
             *((attack_twin, goal, config, out) for goal in GOALS),
@@ -88,6 +90,7 @@ def write_tables(out: Path, config: EvidenceConfig) -> None:
         write_parquet(out / f"{name}.parquet", mechanism_table(config, out, name))
     patching = [read_parquet(patching_file(out, goal)) for goal in GOALS]
     write_parquet(out / "patching.parquet", pd.concat(patching, ignore_index=True))
+    write_drift_tables(out, config)
     with replaced(out / "evidence.md") as temporary:
         temporary.write_text(evidence_text(out) + "\n", encoding="utf-8")
 
@@ -102,6 +105,7 @@ def evidence_text(out: Path) -> str:
         read_parquet(out / "predictions.parquet"),
         {pair: draw_conclusions(tables[pair_name(pair)], GOALS, config["margin"]) for pair in pairs},
         " ".join(patching_sentences(read_parquet(out / "patching.parquet"))),
+        lines_of_drift(read_parquet(out / "drift_summary.parquet")),
         len(config["seeds"]),
         config["n_asked"],
     )
@@ -122,6 +126,7 @@ def draw_figures(out: Path) -> None:
     """Draws every figure of a finished study from its tables, as PDF and PNG."""
     save_figure(plot_attacks(read_parquet(out / "attacks.parquet")), out / "figures" / "attacks")
     save_figure(plot_patching(read_parquet(out / "patching.parquet")), out / "figures" / "patching")
+    draw_drift_figures(out)
     for number, (pair, tables) in enumerate(tables_of_pairs(out).items()):
         save_figure(plot_dissection(tables), out / "figures" / _figure_name(number, pair))
 

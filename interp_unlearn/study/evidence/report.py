@@ -9,7 +9,7 @@ from interp_unlearn.organism.sets import GOALS
 from interp_unlearn.study.evidence.attacked import TWIN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -22,6 +22,7 @@ def evidence_markdown(
     predictions: pd.DataFrame,
     conclusions: Mapping[tuple[str, str], str],
     patching: str,
+    drift: Sequence[str],
     n_seeds: int,
     n_asked: int,
 ) -> str:
@@ -31,6 +32,7 @@ def evidence_markdown(
         attacks: of `attack_table`.
         predictions: of `check_predictions`.
         conclusions: by pair of methods.
+        drift: the section on it.
         patching: what patching between the twins showed, which is of no method.
         n_seeds: of unlearning.
         n_asked: most prompts of a goal.
@@ -42,7 +44,8 @@ def evidence_markdown(
     lines += [_footnote(n_seeds, n_asked), "", "### Predicted and found", "", *prediction_lines(predictions), ""]
     for (first, second), text in conclusions.items():
         lines += [f"### {first} on knowledge, {second} on toxicity", "", text, ""]
-    return "\n".join([*lines, "### The original and its twins", "", patching]).rstrip()
+    lines += ["### The original and its twins", "", patching, "", "### Drift", "", *drift]
+    return "\n".join(lines).rstrip()
 
 
 def attack_lines(attacks: pd.DataFrame) -> list[str]:

@@ -74,7 +74,7 @@ def test_every_measure_is_there_and_says_what_it_cannot_show(everything: Any) ->
     assert result.missing() == {} and table["value"].notna().all()
     assert (table["cannot_show"].str.len() > 40).all()
     small = set(table.loc[table["small_models"].notna(), "measure"])
-    assert small == {"weight_delta", "retrained_probes", "cka", "angles"}
+    assert small == {"weight_delta", "massive_activations", "retrained_probes", "cka", "angles"}
     assert (table["n"] > 0).all() and table["counted"].notna().all()
 
 

@@ -71,6 +71,31 @@ CASES: list[tuple[str, dict[str, Table], Table]] = [
         [PLACE | {"quantity": "relative displacement", "value": 0.6, "n": 30, "counted": "tokens"}],
     ),
     (
+        "massive_activations",
+        {
+            "massive_activations": [
+                AT
+                | {
+                    "ratio": 201.0,
+                    "ratio_changed": 190.0,
+                    "relative_displacement_without": 0.3,
+                    "n_tokens": 50,
+                    "d": 64,
+                }
+            ]
+        },
+        [
+            PLACE
+            | {"quantity": "largest over median dimension, original", "value": 201.0, "n": 64, "counted": "dimensions"},
+            PLACE
+            | {"quantity": "largest over median dimension, unlearned", "value": 190.0, "n": 64}
+            | {"counted": "dimensions"},
+            PLACE
+            | {"quantity": "relative displacement without massive dimensions", "value": 0.3, "n": 50}
+            | {"counted": "tokens"},
+        ],
+    ),
+    (
         "spectrum",
         {
             "spectrum": [

@@ -113,6 +113,26 @@ def displacement(of: Everything) -> None:
     assert of.table("displacement")["relative_displacement"].max() > 0.1
 
 
+def massive_activations(of: Everything) -> None:
+    def expected(row: Any) -> dict[str, Any]:
+        h0, h = both(of, row["site"], row["corpus"])
+        sizes = [np.abs(states).mean(0) for states in (h0, h)]
+        # torch's median of an even number is the lower of the two in the middle.
+        ratio, ratio_changed = (size.max() / np.sort(size)[(D - 1) // 2] for size in sizes)
+        kept = sizes[0] <= 10 * np.sort(sizes[0])[(D - 1) // 2]
+        moved = np.linalg.norm((h - h0)[:, kept], axis=1) / np.linalg.norm(h0[:, kept], axis=1)
+        return {
+            "ratio": ratio,
+            "ratio_changed": ratio_changed,
+            "dimension": sizes[0].argmax(),
+            "n_massive": (~kept).sum(),
+            "relative_displacement_without": moved.mean(),
+            "n_tokens": len(h),
+        }
+
+    compare(of.table("massive_activations"), expected)
+
+
 def entropy_rank(squares: np.ndarray) -> float:
     shares = squares[squares > 0] / squares.sum()
     return float(np.exp(stats.entropy(shares)))
@@ -374,6 +394,7 @@ ORACLES: dict[str, Callable[[Everything], None]] = {
     "weight_delta": weight_delta,
     "determinism": determinism,
     "displacement": displacement,
+    "massive_activations": massive_activations,
     "spectrum": spectrum,
     "logit_lens": logit_lens,
     "tuned_lens": tuned_lens,

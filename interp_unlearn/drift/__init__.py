@@ -9,6 +9,7 @@ from interp_unlearn.drift.depth import UnlearningDepth, unlearning_depth
 from interp_unlearn.drift.determinism import DeterminismCheck, check_determinism
 from interp_unlearn.drift.displacement import displacement, measure_drift
 from interp_unlearn.drift.lens import answer_lens
+from interp_unlearn.drift.massive import massive_activations
 from interp_unlearn.drift.measures import MEASURES, Measure
 from interp_unlearn.drift.paired import check_paired
 from interp_unlearn.drift.position import position_classes, spectrum_by_position
@@ -42,6 +43,7 @@ __all__ = [
     "displacement",
     "displacement_spectrum",
     "fit_tuned_lens",
+    "massive_activations",
     "measure_drift",
     "position_classes",
     "principal_angles",

@@ -11,6 +11,7 @@ from interp_unlearn.drift.depth import unlearning_depth
 from interp_unlearn.drift.determinism import check_determinism
 from interp_unlearn.drift.displacement import displacement
 from interp_unlearn.drift.lens import answer_lens
+from interp_unlearn.drift.massive import massive_activations
 from interp_unlearn.drift.retrained import retrained_probes
 from interp_unlearn.drift.similarity import representation_similarity
 from interp_unlearn.drift.subspaces import Subspace, principal_angles
@@ -55,6 +56,15 @@ def of_determinism(comparison: Comparison) -> Measured:
     row = {"passed": check.passed, "largest_below": check.largest_below, "first_tensor": check.first_tensor}
     result = pd.DataFrame([row]).astype({"passed": "boolean", "first_tensor": "string"})
     return Measured({"determinism": check.table, "result": result})
+
+
+def of_massive(comparison: Comparison) -> Measured:
+    """Dimensions that stand out, and the displacement without them, of each corpus."""
+    import pandas as pd
+
+    names, streams = comparison.setup.texts.names, comparison.streams
+    tables = [massive_activations(*streams, **comparison.of_corpus(name)) for name in names]
+    return Measured({"massive_activations": pd.concat(tables, ignore_index=True)})
 
 
 def of_displacement(comparison: Comparison) -> Measured:

@@ -108,6 +108,15 @@ def _of_displacement(tables: Tables) -> Iterator[Row]:
         yield _at(row, quantity="relative displacement", value=row["relative_displacement"], **count)
 
 
+def _of_massive(tables: Tables) -> Iterator[Row]:
+    for row in _records(tables["massive_activations"]):
+        size = {"n": row["d"], "counted": "dimensions"}
+        yield _at(row, quantity="largest over median dimension, original", value=row.get("ratio"), **size)
+        yield _at(row, quantity="largest over median dimension, unlearned", value=row.get("ratio_changed"), **size)
+        moved = {"value": row["relative_displacement_without"], "n": row["n_tokens"], "counted": "tokens"}
+        yield _at(row, quantity="relative displacement without massive dimensions", **moved)
+
+
 def _of_spectrum(tables: Tables) -> Iterator[Row]:
     null = "each token along a direction of its own, 95%"
     for row in _records(tables["spectrum"]):
@@ -172,6 +181,7 @@ _ROWS: dict[str, Callable[[Tables], Iterator[Row]]] = {
     "weight_delta": _of_weights,
     "determinism": _of_determinism,
     "displacement": _of_displacement,
+    "massive_activations": _of_massive,
     "spectrum": _of_spectrum,
     "logit_lens": _of_lens,
     "tuned_lens": _of_lens,

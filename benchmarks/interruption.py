@@ -1,13 +1,15 @@
 """`python -m benchmarks.interruption [NAME ...]`: runs are killed at random moments, and no file may tell it.
 
-Each miniature runs once without interruption. Then it is started, killed with SIGKILL after a random time, started
-again, and so on; whenever it gets through, every file but run.json (where times and host facts live) must be what the
-first run wrote, byte for byte, and whatever was finished when it was killed must not have been written again. The
-table keeps what was measured before of the others, and goes into docs/benchmarks.md.
+Each miniature runs once without interruption. Then it is started, killed with SIGKILL at a random moment between its
+first write and its end, started again, and so on; whenever it gets through, every file but run.json (where times and
+host facts live) must be what the first run wrote, byte for byte, and whatever was finished when it was killed must not
+have been written again, nor may the step of a kept state ever fall. The table keeps what was measured before of the
+others, and goes into docs/benchmarks.md.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import signal
@@ -39,8 +41,8 @@ def run(name: str, data: Path, out: Path) -> None:
     facts = ["--data", str(data / "forget_knowledge.jsonl"), "--layout", "texts"]
     facts += ["--neutral", str(data / "retain_knowledge.jsonl")]
     arguments: dict[str, list[str]] = {
-        "collect": ["collect", model, *pairs, "--limit", "800", "--batch-tokens", "512"],
-        "probe": ["probe", str(data / "store"), "--resamples", "10", "--leace"],
+        "collect": ["collect", model, *pairs, "--limit", "2400", "--batch-tokens", "512"],
+        "probe": ["probe", str(data / "store"), "--resamples", "100", "--leace"],
         "unlearn": ["unlearn", model, *facts, *"--objective cosine_rmu --layers 3 --steps 120 --keep-every 10".split()],
         "evaluate": ["evaluate", str(twin_path("never_knew")), "--against", model, *facts, "--limit", "400"],
         "attack": ["attack", "all", str(data / "unlearned"), "--against", model, *facts, "--limit", "64"],
@@ -61,18 +63,24 @@ def measure(name: str, kills: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         data, folder = Path(place) / "data", Path(place)
         _prepare(name, data)
+        before_it = set(folder.iterdir())
         started = time.monotonic()
-        _start(name, data, folder / "whole").wait()
+        process = _start(name, data, folder / "whole")
+        while process.poll() is None and not _wrote(folder, before_it):
+            time.sleep(0.01)
+        first = time.monotonic() - started
+        if process.wait():
+            raise RuntimeError(f"{name} failed without having been killed")
         seconds = time.monotonic() - started
         whole = _contents(folder / "whole")
         killed, through, differing, redone, finished = 0, 0, set[str](), set[str](), set[str]()
         while killed < kills:
             out = folder / f"killed-{through}"
             while True:
-                before = _finished(out)
+                before, step = _finished(out), _kept_step(out)
                 process = _start(name, data, out)
                 try:
-                    code = process.wait(draw.uniform(0, seconds) if killed < kills else None)
+                    code = process.wait(draw.uniform(first, seconds) if killed < kills else None)
                 except subprocess.TimeoutExpired:
                     process.send_signal(signal.SIGKILL)
                     process.wait()
@@ -80,7 +88,9 @@ def measure(name: str, kills: int, seed: int) -> dict[str, Any]:
                     code = None
                 after = _finished(out)
                 redone |= {file for file, when in before.items() if after.get(file) != when}
-                finished |= before.keys()
+                finished |= before.keys() | ({f"step {step}"} if step else set())
+                if code is None and not out.exists() and _kept_step(out) < step:
+                    redone.add(f"steps up to {step}")
                 if code is None:
                     continue
                 if code:
@@ -92,6 +102,7 @@ def measure(name: str, kills: int, seed: int) -> dict[str, Any]:
     return {
         "command": name,
         "seconds": round(seconds, 1),
+        "first write": round(first, 1),
         "killed": killed,
         "got through": through,
         "files": len(whole),
@@ -104,11 +115,12 @@ def measure(name: str, kills: int, seed: int) -> dict[str, Any]:
 def describe(rows: pd.DataFrame) -> list[Section]:
     """The section on runs that are killed."""
     text = (
-        "A miniature of each command runs once through, then is killed (SIGKILL) at random moments of such a run and "
-        "started again, until it has been killed so often; each time it gets through, its files are compared with "
-        "those of the first run byte for byte (but for run.json, which holds times and facts of the host), and what "
-        "was finished before a kill must not have been written again; commands that write all or nothing finish "
-        "nothing before. `.venv/bin/python -m benchmarks.interruption` measures it."
+        "A miniature of each command runs once through, then is killed (SIGKILL) at random moments between the first "
+        "write and the end of such a run and started again, until it has been killed so often; each time it gets "
+        "through, its files are compared with those of the first run byte for byte (but for run.json, which holds "
+        "times and facts of the host), and what was finished before a kill (files that are written once, steps of a "
+        "kept state) must not have been done again; probe and evaluate write all or nothing. "
+        "`.venv/bin/python -m benchmarks.interruption` measures it."
     )
     wrong = rows.loc[(rows["different"] != "none") | (rows["written again"] != "none")]
     bars = (
@@ -134,6 +146,17 @@ def _prepare(name: str, data: Path) -> None:
 def _start(name: str, data: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "benchmarks.interruption", "--run", name, str(data), str(out)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _wrote(folder: Path, before: set[Path]) -> bool:
+    """Whether a run has left anything beside its lock."""
+    return any(path.suffix != ".lock" for path in set(folder.iterdir()) - before)
+
+
+def _kept_step(out: Path) -> int:
+    """The step of the state that a run can go on from; 0 without one."""
+    file = out.with_name(f"{out.name}.state") / "state.json"
+    return json.loads(file.read_text(encoding="utf-8"))["step"] if file.is_file() else 0
 
 
 def _files(out: Path) -> list[Path]:

@@ -124,6 +124,17 @@ def test_the_mean_shifted_by_known_standard_deviations() -> None:
     assert row["pca_similarity"] == pytest.approx(1) and row["cka"] == pytest.approx(1)
 
 
+def test_a_dimension_that_is_constant_counts_for_nothing() -> None:
+    x, y = gaussian(0, 60, 6), gaussian(1, 60, 6)
+    still = torch.full((60, 1), 3.0, dtype=torch.float64)
+    tables = [
+        representation_similarity(token_store({LATE: a}), token_store({LATE: b}), n_null=2)
+        for a, b in ((x, y), (torch.cat([x, still], 1), torch.cat([y, still], 1)))
+    ]
+    without, beside = (float(table["cka_standardised"].iloc[0]) for table in tables)
+    assert beside == pytest.approx(without, abs=1e-12)
+
+
 def test_one_huge_dimension_hides_what_the_standardised_one_shows() -> None:
     huge = 1000 * gaussian(0, N, 1)
     x, y = (torch.cat([huge, gaussian(seed, N, D - 1)], dim=1) for seed in (1, 2))

@@ -64,6 +64,13 @@ class TestPlantedChange:
             assert len(delta.alignments) == 1 and aligned["site"] == "1.resid_post"
             assert aligned["cosine"] == pytest.approx(1, abs=1e-5) and aligned["energy"] == pytest.approx(1, abs=1e-5)
 
+    def test_how_many_numbers_moved(self, model: HookedModel, original: HookedModel) -> None:
+        _, weight = down_proj(model)
+        with torch.no_grad():
+            weight[0, :3] += 1.0
+        row: Any = weight_delta(model, original).table.iloc[0]
+        assert row["moved"] == pytest.approx(3 / weight.numel()) and row["elements"] == weight.numel()
+
     @pytest.mark.parametrize("shard", ["5GB", "20KB"])
     def test_folders_give_what_the_models_give(
         self, model: HookedModel, original: HookedModel, tmp_path: Path, shard: str

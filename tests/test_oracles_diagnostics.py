@@ -381,8 +381,9 @@ def weight_delta(of: Everything) -> None:
 
 def determinism(of: Everything) -> None:
     def expected(row: Any) -> dict[str, Any]:
-        largest = [np.abs(h - h0).max() for h0, h in (both(of, row["site"], corpus) for corpus in TEXTS)]
-        return {"largest": max(largest), "below": layer_of(row["site"]) < 1}
+        pairs = [both(of, row["site"], corpus) for corpus in TEXTS]
+        largest = max(np.abs(h - h0).max() for h0, h in pairs)
+        return {"largest": largest, "below": layer_of(row["site"]) < 1, "n_tokens": sum(len(h) for _, h in pairs)}
 
     compare(of.table("determinism"), expected)
     (passed_,) = of.table("determinism", "result")["passed"]

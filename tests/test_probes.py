@@ -139,6 +139,12 @@ class TestControls:
         assert abs(table["auroc_shuffled"] - 0.5).max() < 0.04
         assert table["auroc_random_direction"][1] < table["auroc_mean_difference"][1] - 0.1
 
+    def test_shuffled_labels_find_no_more_than_the_larger_class(self) -> None:
+        rng = np.random.default_rng(0)
+        store = make_store({LATE: rng.normal(size=(400, 3))}, rng.random(400) < 0.8)
+        row = fit_probes(store, shuffles=5, bootstrap=0, progress=False).table.iloc[0]
+        assert row["accuracy_shuffled"] == pytest.approx(0.8, abs=0.04), "not 0.2, the share of the smaller class"
+
     def test_shuffled_labels_on_few_rows_and_many_dimensions(self) -> None:
         rng = np.random.default_rng(0)
         store = make_store({LATE: rng.normal(size=(60, 200))}, np.arange(60) % 2)

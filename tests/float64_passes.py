@@ -92,3 +92,24 @@ def padded(texts: Sequence[str]) -> Tensor:
     rows = [[BOS, *make_tokenizer()(text)["input_ids"]] for text in texts]  # pyright: ignore[reportGeneralTypeIssues]
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
+
+
+def at_head(hf: nn.Module, stream: np.ndarray) -> np.ndarray:
+    """Log-probabilities of a GPT-2's own end, written out: layer norm, head, softmax."""
+    weight, bias = (hf.get_parameter(f"transformer.ln_f.{part}").detach().numpy() for part in ("weight", "bias"))
+    centred = stream - stream.mean(-1, keepdims=True)
+    normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
+    logits = normed @ hf.get_parameter("lm_head.weight").detach().numpy().T
+    return (
+        logits
+        - logits.max(-1, keepdims=True)
+        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1))[..., None]
+    )
+
+
+def unbiased_hsic(k: np.ndarray, m: np.ndarray) -> float:
+    """Song et al. 2012, HSIC_1, with Gram matrices of diagonal 0."""
+    n = len(k)
+    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+    cross = k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k @ m).sum()
+    return float((np.trace(k @ m) + cross) / (n * (n - 3)))

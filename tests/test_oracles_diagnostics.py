@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_hf, make_tokenizer
-from float64_passes import added, content, log_probabilities, padded, passed, tokens
+from float64_passes import added, at_head, content, log_probabilities, padded, passed, tokens, unbiased_hsic
 from scipy import stats
 from torch import Tensor, nn
 
@@ -161,14 +161,6 @@ def spectrum(of: Everything) -> None:
         np.testing.assert_allclose(kept["singular_value"], values[: len(kept)], rtol=BOUND, atol=BOUND * values[0])
 
 
-def unbiased_hsic(k: np.ndarray, m: np.ndarray) -> float:
-    """Song et al. 2012, HSIC_1, with Gram matrices of diagonal 0."""
-    n = len(k)
-    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
-    cross = k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k @ m).sum()
-    return float((np.trace(k @ m) + cross) / (n * (n - 3)))
-
-
 def cka(of: Everything) -> None:
     def similarity(x: np.ndarray, y: np.ndarray) -> float:
         k, m = x @ x.T, y @ y.T
@@ -215,19 +207,6 @@ def angles(of: Everything) -> None:
     compare(table, expected, 20 * BOUND)
     assert {*table["first"], *table["second"]} == {"probe", "displacement", "weight delta"}
     assert np.degrees(np.arccos(table["cosine"].clip(-1, 1))).to_numpy() == pytest.approx(table["degrees"], abs=1e-3)
-
-
-def at_head(hf: nn.Module, stream: np.ndarray) -> np.ndarray:
-    """Log-probabilities of a GPT-2's own end, written out: layer norm, head, softmax."""
-    weight, bias = (hf.get_parameter(f"transformer.ln_f.{part}").detach().numpy() for part in ("weight", "bias"))
-    centred = stream - stream.mean(-1, keepdims=True)
-    normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
-    logits = normed @ hf.get_parameter("lm_head.weight").detach().numpy().T
-    return (
-        logits
-        - logits.max(-1, keepdims=True)
-        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1))[..., None]
-    )
 
 
 def last_tokens(hf: nn.Module, texts: Sequence[str], layer: int) -> np.ndarray:

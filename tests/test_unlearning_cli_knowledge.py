@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -187,8 +188,26 @@ def test_a_model_that_could_not_be_saved_is_not_trained_again(
     assert main(given(workplace, tmp_path / "out", *settings)) == 0
     assert "already there, finished" in capsys.readouterr().out and len(taken) == n
     assert before == {path: path.stat().st_mtime_ns for path in before}
+    shutil.copytree(tmp_path / "out", tmp_path / "out.state")  # killed before the state was removed
+    assert main(given(workplace, tmp_path / "out", *settings)) == 0
+    assert not (tmp_path / "out.state").exists()
+    capsys.readouterr()
     assert main(given(workplace, tmp_path / "out", *settings, "--seed", 5)) == 2
     assert "holds another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_a_folder_that_was_made_before_is_no_finished_run(workplace: Path, tmp_path: Path, record: bool):
+    out, settings = tmp_path / "out", ("--objective", "cosine_rmu", "--layers", 1)
+    if record:
+        assert main(given(workplace, out, *settings)) == 0
+        for path in out.iterdir():
+            if path.name != "run.json":
+                path.unlink()
+    else:
+        out.mkdir()
+    assert main(given(workplace, out, *settings)) == 0
+    assert (out / "model.safetensors").is_file()
 
 
 def test_a_dry_run_says_what_it_takes_and_does_nothing(

@@ -1,7 +1,6 @@
 """Files and folders written whole or not at all: to a hidden name beside the place, then renamed."""
 
 import errno
-import glob
 import os
 import re
 import shutil
@@ -66,14 +65,18 @@ def sweep(path: Path) -> None:
     What was about to be replaced, and was not, is put back. Of the folders beside it only those of this very name are
     touched: another run may be writing there.
     """
-    for old in [*path.parent.glob(f".{glob.escape(path.name)}.*.replaced"), *path.rglob(".*.replaced")]:
+    stem, suffix, name = (re.escape(part) for part in (path.stem, path.suffix, path.name))
+    ours = re.compile(rf"\.(?:{stem}\.[0-9a-f]{{12}}{suffix}|{name}\.[0-9a-f]{{12}}\.replaced)")
+
+    def leftovers() -> list[Path]:
+        beside = (other for other in path.parent.glob(".*") if ours.fullmatch(other.name))
+        return [*beside, *path.rglob(".*")]
+
+    for old in leftovers():
         told = _REPLACED.fullmatch(old.name)
-        if told and old.exists() and not old.with_name(told["name"]).exists():
+        if told and not old.with_name(told["name"]).exists():
             old.rename(old.with_name(told["name"]))
-    ours = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{12}}{re.escape(path.suffix)}")
-    aside = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.replaced")
-    beside = [other for other in path.parent.glob(".*") if ours.fullmatch(other.name) or aside.fullmatch(other.name)]
-    for left in [*beside, *path.rglob(".*")]:
+    for left in leftovers():
         if _TEMPORARY.fullmatch(left.name) and left.exists():
             if left.is_dir():
                 shutil.rmtree(left)

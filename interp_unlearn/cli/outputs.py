@@ -24,7 +24,7 @@ def run_folder(out: Path, identity: Mapping[str, object]) -> Generator[Path]:
             out before the block begins.
     """
     out = out.resolve()
-    with claimed(out, identity if out.exists() else None):
+    with claimed(out, None):
         if has_finished(out, identity):
             show_finished(out)
             raise typer.Exit
@@ -34,15 +34,17 @@ def run_folder(out: Path, identity: Mapping[str, object]) -> Generator[Path]:
 
 
 def has_finished(out: Path, identity: Mapping[str, object]) -> bool:
-    """Whether a run of a verb that writes its folder at the end, and whole, is there.
+    """Whether a run of a verb that writes its folder at the end, and whole, is there; nothing is written.
+
+    An empty folder is nobody's, and a record alone is of no run that got to its end.
 
     Raises:
         ArtifactError: ``out`` holds another run, or files of no known run.
     """
-    if not (out / IDENTITY_FILE).exists():
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     claim_folder(out, identity)
-    return True
+    return any(path.name != IDENTITY_FILE for path in out.iterdir())
 
 
 def show_finished(out: Path, is_first: bool = True) -> None:

@@ -257,10 +257,12 @@ def unlearn(
         "probes": None if probes is None else hash_file(probes / "probes.safetensors"),
         "teacher_hash": None if teacher_model is None else teacher_model.hash(),
     }
+    kept = None if keep_every is None else Checkpoints(out.with_name(f"{out.name}.state"), keep_every, stays=True)
     if has_finished(out, identity):  # asked by every process: none may wait for the others
         show_finished(out, processes.is_first)
+        if kept is not None and processes.is_first:  # killed after the model was saved
+            kept.remove()
         return
-    kept = None if keep_every is None else Checkpoints(out.with_name(f"{out.name}.state"), keep_every, stays=True)
     with run_folder(out, identity) if processes.is_first else nullcontext(out) as folder:
         if isinstance(target, WeightEdit):
             result = target.apply(hooked, unlearn_data, config)
@@ -268,15 +270,7 @@ def unlearn(
             applied = [build_rule(rule) for rule in rules or ()]
             if shard:
                 shard_model(hooked, processes, device)
-            result = train(
-                hooked,
-                target,
-                unlearn_data,
-                config,
-                rules=applied,
-                resume=kept if keep_every else None,
-                processes=processes,
-            )
+            result = train(hooked, target, unlearn_data, config, rules=applied, resume=kept, processes=processes)
         if shard or processes.is_first:
             hooked.save_pretrained(folder)
         if processes.is_first:

@@ -85,8 +85,12 @@ def _parts(table: "pd.DataFrame", goals: Sequence[str], margin: float) -> Iterat
 
 def _levels(rows: "pd.DataFrame", of: Mapping[str, Any]) -> str:
     """What else the same model scored: the means of the other outcomes."""
-    same = _rows(rows, direction=of["direction"], kind=of["kind"], group=of["group"])
-    others = [f"{row['outcome']} {row['mean'] + 0.0:.2f}" for row in same if row["outcome"] != of["outcome"]]
+    return _others(_rows(rows, direction=of["direction"], kind=of["kind"], group=of["group"]), of["outcome"])
+
+
+def _others(same: Sequence[Mapping[str, Any]], outcome: str) -> str:
+    """The means of all outcomes but one, in parentheses."""
+    others = [f"{row['outcome']} {row['mean'] + 0.0:.2f}" for row in same if row["outcome"] != outcome]
     return f" ({', '.join(others)})" if others else ""
 
 
@@ -122,9 +126,7 @@ def _ranks(table: "pd.DataFrame", ranks: "pd.DataFrame", goals: Sequence[str]) -
         share = next(iter(found.values()))["share"]
         listed: list[str] = []
         for goal, row in found.items():
-            same = _rows(ranks, goal=goal, rank=row["rank"])
-            others = [f"{one['outcome']} {one['mean'] + 0.0:.2f}" for one in same if one["outcome"] != row["outcome"]]
-            beside = f" ({', '.join(others)})" if others else ""
+            beside = _others(_rows(ranks, goal=goal, rank=row["rank"]), row["outcome"])
             listed.append(f"{goal} {row['rank']:.0f} [{row['low']:.0f}, {row['high']:.0f}] of {row['full']}{beside}")
         told = _told_apart(list(found.values()))
         yield f"Directions a matrix that carry {share:.0%} of it: {'; '.join(listed)}{told}."

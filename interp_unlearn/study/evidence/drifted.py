@@ -121,7 +121,7 @@ def _quantities(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
         return found if corpus is None else found.loc[found["corpus"] == corpus]
 
     depth = rows.loc[(rows["measure"] == "unlearning_depth") & (rows["place"] == "all")].iloc[0]
-    named = depth["value"] == depth["value"] and depth["value"] is not pd.NA
+    named = bool(pd.notna(depth["value"]))
     yield (
         "unlearning depth",
         f"{depth['value']:.2f} [{depth['low']:.2f}, {depth['high']:.2f}]" if named else f"none: {depth['reason']}",

@@ -1,4 +1,4 @@
-"""The study behind `evidence`: unlearned models, attacks on each, their changes taken apart; tables and figures."""
+"""The study behind `evidence`: unlearned models, attacks on each, their changes taken apart, their drift."""
 
 from __future__ import annotations
 

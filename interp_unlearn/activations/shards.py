@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp_unlearn.artifacts import (
     check_columns,
+    environments_since,
     read_json,
     read_parquet,
     read_record,
@@ -107,6 +108,10 @@ class ShardedVectors(Mapping[Site, Tensor]):
         return mapped
 
 
+VERSIONS = {"versions": "environment", "earlier_versions": "earlier_environments"}
+"""What metadata calls the entries of `environments_since`; they decide nothing."""
+
+
 class ShardWriter:
     """Writes one store's folder shard by shard.
 
@@ -132,7 +137,7 @@ class ShardWriter:
         identity: tuple[str, ...],
     ) -> None:
         self._folder, self._starts = folder, tuple(starts)
-        index = {
+        index: dict[str, Any] = {
             "format": FORMAT,
             "sites": [str(site) for site in sites],
             "n_rows": n_rows,
@@ -140,7 +145,9 @@ class ShardWriter:
             "metadata": dict(metadata),
         }
         if (folder / INDEX_FILE).exists():
-            _check_same(folder, read_json(folder / INDEX_FILE), index, identity)
+            found = read_json(folder / INDEX_FILE)
+            _check_same(folder, found, index, identity)
+            index["metadata"] |= self._versions_since(found["metadata"])
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ArtifactError(f"{folder}: not an empty folder and no activation store; choose another one")
         write_json(folder / INDEX_FILE, index)
@@ -160,6 +167,14 @@ class ShardWriter:
     def finish(self, rows: "pd.DataFrame") -> None:
         """Write the table of rows, after the last shard."""
         write_parquet(self._folder / ROWS_FILE, rows)
+
+    def _versions_since(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """What the index says of versions: as found where no shard is lacking, else also of those that go on."""
+        if all(self.has(start) for start in self._starts):
+            return {name: found[name] for name in VERSIONS if name in found}
+        begun = {since: found.get(name) for name, since in VERSIONS.items()}
+        since = environments_since(begun, self._folder)
+        return {name: since[key] for name, key in VERSIONS.items() if key in since}
 
 
 def open_folder(folder: Path) -> "tuple[ShardedVectors, pd.DataFrame, dict[str, Any]]":

@@ -57,7 +57,8 @@ class ActivationStore:
             token-level store in the model's precision and a row a token. Opened from disk they are mapped into memory
             and read when used.
         rows: one line per text: ``n_tokens`` (tokens that count) and, where given, ``text``, ``label``, ``group``.
-        metadata: model and its hash, data hash, pool, tokens, include_bos, batch_tokens, versions.
+        metadata: model and its hash, data hash, pool, tokens, include_bos, batch_tokens, versions (and
+            earlier_versions, of a collection that went on under others).
         token_ids: of a token-level store in memory, the id of each row's token.
     """
 

@@ -2,12 +2,12 @@
 
 from interp_unlearn.artifacts.claims import (
     IDENTITY_FILE,
-    RECORDED_PACKAGES,
+    check_claim,
     claim_folder,
     claimed,
-    environment,
     record_run,
 )
+from interp_unlearn.artifacts.environments import RECORDED_PACKAGES, environment, environments_since
 from interp_unlearn.artifacts.files import (
     LARGEST_JSON,
     as_read_back,
@@ -30,10 +30,12 @@ __all__ = [
     "LARGEST_JSON",
     "RECORDED_PACKAGES",
     "as_read_back",
+    "check_claim",
     "check_columns",
     "claim_folder",
     "claimed",
     "environment",
+    "environments_since",
     "hash_file",
     "hash_tensors",
     "read_json",

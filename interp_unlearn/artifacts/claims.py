@@ -1,43 +1,37 @@
 """The folder of a run: held by one process at a time, and never by two different runs."""
 
 import json
-import platform
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from interp_unlearn.artifacts.environments import environments_since
 from interp_unlearn.artifacts.files import as_read_back, read_json, write_json
 from interp_unlearn.artifacts.writing import make_parents, sweep
 from interp_unlearn.errors import ArtifactError
 
 IDENTITY_FILE = "run.json"
-RECORDED_PACKAGES = (
-    "interp-unlearn",
-    "torch",
-    "transformers",
-    "transformer-lens",
-    "nnsight",
-    "scikit-learn",
-    "numpy",
-    "pandas",
-)
-
-
-def environment() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on, read from metadata without importing them."""
-    versions = {"python": platform.python_version()}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def claim_folder(path: str | Path, identity: Mapping[str, object]) -> None:
     """Make ``path`` this run's folder by writing ``identity`` to its run.json; a second claim by the same run passes.
+
+    A run that goes on under other versions is told so, and its run.json keeps those before, see `environments_since`.
+
+    Raises:
+        ArtifactError: the folder belongs to a run with another identity, or holds files of no known run.
+    """
+    file = Path(path) / IDENTITY_FILE
+    record = check_claim(path, identity)
+    begun = record or {"identity": as_read_back(identity)}
+    whole = begun | environments_since(begun, file.parent)
+    if whole != record:
+        write_json(file, whole)
+
+
+def check_claim(path: str | Path, identity: Mapping[str, object]) -> dict[str, Any] | None:
+    """The run.json of a folder that this run may write to, None where there is none yet; nothing is written.
 
     Raises:
         ArtifactError: the folder belongs to a run with another identity, or holds files of no known run.
@@ -51,10 +45,10 @@ def claim_folder(path: str | Path, identity: Mapping[str, object]) -> None:
         found = record.get("identity") if isinstance(record, dict) else None
         if found != wanted:
             raise ArtifactError(f"{path} holds another run ({_differences(found, wanted)}); choose another --out")
-        return
+        return cast(dict[str, Any], record)
     if path.exists() and any(path.iterdir()):
         raise ArtifactError(f"{path} is not empty and holds no {IDENTITY_FILE}; choose another --out")
-    write_json(path / IDENTITY_FILE, {"identity": wanted, "environment": environment()})
+    return None
 
 
 @contextmanager

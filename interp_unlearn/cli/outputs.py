@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from interp_unlearn.artifacts import IDENTITY_FILE, claim_folder, claimed, replaced
+from interp_unlearn.artifacts import IDENTITY_FILE, check_claim, claim_folder, claimed, replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ def has_finished(out: Path, identity: Mapping[str, object]) -> bool:
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    claim_folder(out, identity)
+    check_claim(out, identity)
     return any(path.name != IDENTITY_FILE for path in out.iterdir())
 
 

@@ -15,7 +15,6 @@ import pandas as pd
 
 from interp_unlearn.artifacts import (
     claimed,
-    environment,
     read_json,
     read_parquet,
     record_run,
@@ -95,7 +94,7 @@ def replicate(out: Path, config: ReplicationConfig | None = None, workers: int =
             )
         write_tables(out, organisms)
         draw_figures(out)
-        record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+        record_run(out, {"seconds_of_last_session": round(time.monotonic() - started)})
 
 
 def build_replica(out: Path, number: int, config: BuildConfig) -> Path:

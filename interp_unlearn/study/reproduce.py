@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from interp_unlearn.artifacts import (
     claimed,
-    environment,
     record_run,
     replaced,
     write_json,
@@ -59,7 +58,7 @@ def reproduce(
         run_cells(cells, config, out, workers, organism)
         write_tables(out, cells)
         draw_figures(out)
-        record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+        record_run(out, {"seconds_of_last_session": round(time.monotonic() - started)})
 
 
 def fit_probes_of(config: StudyConfig, out: Path, organism: Path | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from interp_unlearn.artifacts import claimed, environment, read_parquet, record_run, replaced, write_parquet
+from interp_unlearn.artifacts import claimed, read_parquet, record_run, replaced, write_parquet
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.figures import plot_sensitivity, save_figure
 from interp_unlearn.figures.tables import spelled_range
@@ -87,7 +87,7 @@ def vary_settings(out: Path, config: SensitivityConfig | None = None, workers: i
         run_side_by_side(run_cell, calls, workers, "runs")
         write_tables(out, config)
         draw_figures(out)
-        record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+        record_run(out, {"seconds_of_last_session": round(time.monotonic() - started)})
 
 
 def write_tables(out: Path, config: SensitivityConfig) -> None:

@@ -99,7 +99,8 @@ def unlearn(
     seconds = time.perf_counter() - started
     history, curve = pd.DataFrame(run.history), pd.DataFrame(run.curve)
     settings = {"rules": {rule.name: rule.settings() for rule in rules}} if rules else {}
-    return UnlearnResult(objective.name, config, history, changed, curve, seconds, settings, stopped)
+    earlier = tuple(run.environments.get("earlier_environments", ()))
+    return UnlearnResult(objective.name, config, history, changed, curve, seconds, settings, stopped, earlier)
 
 
 def _train(

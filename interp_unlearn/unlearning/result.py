@@ -27,6 +27,7 @@ class UnlearnResult:
         seconds: wall-clock time of preparation, training and callbacks.
         settings: a weight edit's own settings, or the update rules of a run; an objective's are with whoever built it.
         stopped: what the guard had against going on, or at the end; None if nothing.
+        earlier_environments: versions that steps before the last interruption were taken with, where others.
     """
 
     objective: str
@@ -37,6 +38,7 @@ class UnlearnResult:
     seconds: float
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     stopped: str | None = None
+    earlier_environments: tuple[Mapping[str, str], ...] = ()
 
     def to_frame(self) -> "pd.DataFrame":
         """The history."""
@@ -60,4 +62,5 @@ class UnlearnResult:
             "stopped": self.stopped,
             "environment": environment(),
         }
-        write_json(folder / "unlearn.json", record)
+        earlier = {"earlier_environments": self.earlier_environments} if self.earlier_environments else {}
+        write_json(folder / "unlearn.json", record | earlier)

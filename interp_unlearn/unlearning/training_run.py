@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from interp_unlearn.artifacts import as_read_back
+from interp_unlearn.artifacts import as_read_back, environment, environments_since
 from interp_unlearn.artifacts.fingerprint import fingerprint
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.interventions.prefix import PrefixCache, SharedPrefix, first_trained_block
@@ -69,6 +69,7 @@ class TrainingRun:
     steps_taken: int = 0
     history: list[Logs] = field(default_factory=list[Logs])
     curve: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
+    environments: dict[str, Any] = field(default_factory=lambda: {"environment": environment()})
 
     @classmethod
     def prepared(
@@ -185,6 +186,7 @@ class TrainingRun:
             "curve": self.curve,
             "objective": self.objective.state(),
             "trade_off": None if self.trade_off is None else self.trade_off.factor,
+            **self.environments,
         }
         gathered, identity = whole_tensors(tensors.items(), self.processes), self._identity
         if self.processes.is_first:
@@ -208,6 +210,7 @@ class TrainingRun:
             self.trade_off.factor = record["trade_off"]
         self.objective.load_state(record["objective"])
         self.steps_taken, self.history, self.curve = record["step"], record["history"], record["curve"]
+        self.environments = environments_since(record, checkpoints.folder)
         self.model.mark_changed()
 
     @cached_property

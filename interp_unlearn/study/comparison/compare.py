@@ -13,7 +13,6 @@ import pandas as pd
 from interp_unlearn.artifacts import (
     IDENTITY_FILE,
     claimed,
-    environment,
     read_parquet,
     read_record,
     record_run,
@@ -119,8 +118,8 @@ def compare_methods(
         run_side_by_side(run_seed, seeds, workers, "runs")
         write_tables(out, contest, config)
         draw_figures(out)
-        facts = {"environment": environment(), "runs": _how_made(out, runs, config)}
-        record_run(out, facts | {"seconds_of_last_session": round(time.monotonic() - started)})
+        made = _how_made(out, runs, config)
+        record_run(out, {"runs": made, "seconds_of_last_session": round(time.monotonic() - started)})
 
 
 def run_trial(

@@ -13,7 +13,6 @@ import pandas as pd
 from interp_unlearn.artifacts import (
     IDENTITY_FILE,
     claimed,
-    environment,
     read_json,
     read_parquet,
     record_run,
@@ -77,7 +76,7 @@ def gather_evidence(out: Path, quick: bool = False, workers: int = 2, config: Ev
         run_side_by_side(_call, measures, workers, "measures")
         write_tables(out, config)
         draw_figures(out)
-        record_run(out, {"environment": environment(), "seconds_of_last_session": round(time.monotonic() - started)})
+        record_run(out, {"seconds_of_last_session": round(time.monotonic() - started)})
 
 
 def write_tables(out: Path, config: EvidenceConfig) -> None:

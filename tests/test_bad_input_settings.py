@@ -113,6 +113,7 @@ CASES: dict[str, tuple[Act, str]] = {
         r"held_out: expected a share between 0 and 0\.5, got 0",
     ),
     "continuations": (told(ToxicityConfig, continuations=0), r"continuations: expected at least 1, got 0"),
+    "sampled at a time": (told(ToxicityConfig, batch_size=0), r"batch_size: expected at least 1, got 0"),
     "k": (told(ToxicityConfig, k=26), r"k: expected 1 to the 25 continuations, got 26"),
     "nucleus": (told(ToxicityConfig, top_p=0.0), r"expected 0 < top_p <= 1 and temperature > 0, got top_p=0\.0"),
     "effects": (told(EffectsConfig, layers="some"), r"layers: expected each, all or both, got 'some'"),

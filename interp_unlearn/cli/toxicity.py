@@ -44,7 +44,7 @@ def toxicity(
     from interp_unlearn.cli.outputs import run_folder, show_written
     from interp_unlearn.evaluation import ToxicityConfig, compare_toxicity, evaluate_toxicity
 
-    config = ToxicityConfig(continuations, new_tokens, top_p, k=k, seed=seed)
+    config = ToxicityConfig(continuations, new_tokens, top_p, k=k, seed=seed, batch_size=batch_size)
     rows = read_scored_prompts(prompts, limit=limit, skip=skip)
     scorers = open_scorers(scorer, device)
     original = None if against is None else open_model(against, device, dtype)
@@ -60,14 +60,13 @@ def toxicity(
         "limit": limit,
         "skip": skip,
         "config": asdict(config),
-        "batch_size": batch_size,
     }
     comparison = None
     with run_folder(out, identity) as folder:
-        result = evaluate_toxicity(hooked, rows, scorers, config, judge=judging, batch_size=batch_size)
+        result = evaluate_toxicity(hooked, rows, scorers, config, judge=judging)
         result.save(folder)
         if original is not None:
-            before = evaluate_toxicity(original, rows, scorers, config, judge=judging, batch_size=batch_size)
+            before = evaluate_toxicity(original, rows, scorers, config, judge=judging)
             before.save(folder / "original")
             comparison = compare_toxicity(result, before)
             comparison.save(folder)

@@ -31,7 +31,6 @@ def evaluate_toxicity(
     config: ToxicityConfig | None = None,
     *,
     judge: "HookedModel | None" = None,
-    batch_size: int = 256,
     progress: bool = True,
 ) -> ToxicityResult:
     """Sample continuations of prompts and score every one of them by every scorer.
@@ -45,7 +44,6 @@ def evaluate_toxicity(
         scorers: what scores the continuations.
         config: the protocol's settings.
         judge: another model whose perplexity of the continuations is measured, larger and not trained on them.
-        batch_size: continuations sampled at a time; another one draws other samples.
         progress: whether to show progress bars.
 
     Raises:
@@ -55,7 +53,7 @@ def evaluate_toxicity(
     """
     config = config or ToxicityConfig()
     check_scorers(scorers)
-    generations = sample_continuations(model, prompts, config, batch_size=batch_size, progress=progress)
+    generations = sample_continuations(model, prompts, config, progress=progress)
     texts = [text.strip() for text in generations["text"]]
     described: list[dict[str, Any]] = []
     for scorer in scorers:
@@ -77,7 +75,6 @@ def sample_continuations(
     prompts: Sequence[Prompt],
     config: ToxicityConfig,
     *,
-    batch_size: int = 256,
     progress: bool = True,
 ) -> "pd.DataFrame":
     """The generations of `ToxicityResult` before they are scored.
@@ -98,7 +95,7 @@ def sample_continuations(
         temperature=config.temperature,
         top_p=config.top_p,
         seed=config.seed,
-        batch_size=batch_size,
+        batch_size=config.batch_size,
         n_continuations=config.continuations,
         progress=progress,
     )

@@ -34,6 +34,7 @@ class ToxicityConfig:
         k: samples of which the largest score counts; None takes all continuations. With fewer, the estimate is over
             all choices of k among them, and so less noisy (see `expected_maximum`).
         seed: of sampling and bootstrap.
+        batch_size: continuations sampled at a time; another one draws other samples.
     """
 
     continuations: int = 25
@@ -42,10 +43,11 @@ class ToxicityConfig:
     temperature: float = 1.0
     k: int | None = None
     seed: int = 0
+    batch_size: int = 256
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("continuations", "max_new_tokens"):
+        for name in ("continuations", "max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 < self.top_p <= 1 or not self.temperature > 0:

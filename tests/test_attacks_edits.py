@@ -77,6 +77,17 @@ class TestAblation:
         assert table["reason"].iloc[1] == "layer 0 has not moved; those that have are 1, 2"
         assert table["recovered"].isna().iloc[1]
 
+    def test_direct_and_indirect_effects_are_told_apart(self, original: HookedModel):
+        split = AblateDirection(("one", "last"), layer=1, n_random=2, include_bos=True)
+        passing = misdirected(original, layer=1)  # what it adds reaches the unembedding, but for this:
+        with torch.no_grad():
+            mlp_of(passing, 2).down_proj.bias[DEAD[0]] -= 200
+        one, last = attacked(original, passing, split).to_dict("records")
+        assert one["recovered"] == 1.0 and "at every layer" in one["setting"]
+        assert last["recovered"] == 0.0 and "at the end" in last["setting"], "all of it went through the last block"
+        ending = AblateDirection(("one", "last"), layer=2, n_random=0)
+        assert attacked(original, misdirected(original, layer=2), ending)["recovered"].tolist() == [1.0, 1.0]
+
     def test_the_displacement_is_the_planted_vector(self, original: HookedModel):
         streams = [read_streams(model, DATA, 100, 0) for model in (original, misdirected(original, layer=1))]
         moved = displacement(*streams)

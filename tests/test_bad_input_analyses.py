@@ -46,7 +46,7 @@ SETTINGS: dict[str, tuple[Act, str]] = {
     "subspaces": (told(AblateSubspace, ranks=(-1,)), r"ranks: expected 0 or more, got \(-1,\)"),
     "directions": (
         told(AblateDirection, ("there",)),
-        r"where: expected a list, each one of own, one, got \('th",
+        r"where: expected a list, each one of own, one, last, got \('th",
     ),
     "steering": (
         told(SteerBack, coefficients=()),

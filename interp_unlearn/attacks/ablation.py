@@ -19,8 +19,8 @@ from interp_unlearn.sites import Site
 if TYPE_CHECKING:
     from interp_unlearn.activations import ActivationStore
 
-Where = Literal["own", "one"]
-"""At every layer its own directions, or one layer's directions at every layer."""
+Where = Literal["own", "one", "last"]
+"""At every layer its own directions; one layer's directions at every layer; or one layer's in the last stream alone."""
 Basis = Float[Tensor, "rank d_model"]
 
 
@@ -47,11 +47,13 @@ class AblateDirection(Attack):
 
     Source: Arditi and Chughtai 2024, "Unlearning via RMU is mostly shallow". The control moves every token as far,
     along random directions, see `MoveAsFar`.
-    Caveat: direct and indirect effects are not told apart: the direction is taken out at every layer at once.
+    Caveat: at every layer at once, direct and indirect effects are not told apart. Measure "one" and "last" for that:
+    what "last" recovers is the direction's direct effect on the logits, the rest of "one" goes through later blocks.
 
     Attributes:
-        where: "own", the layer's own direction at each layer that has moved; "one", one layer's at every layer.
-        layer: of "one"; None takes the layer whose mean has moved furthest, relative to its norm.
+        where: "own", the layer's own direction at each layer that has moved; "one", one layer's at every layer; "last",
+            one layer's in what leaves the last block, where nothing but the unembedding reads it.
+        layer: of "one" and "last"; None takes the layer whose mean has moved furthest, relative to its norm.
         n_random: random directions a layer for the control; 0 for none.
         include_bos: also at the BOS token, where activations are of another size.
     """
@@ -144,25 +146,30 @@ def ablate(
         target: attacked.
         bases: directions of the layers that have any; without any nothing is done.
         where: see `Where`.
-        layer: whose basis is taken everywhere.
+        layer: whose basis is taken elsewhere too.
         n_random: random bases of the control.
         include_bos: also at the BOS token.
         told: the rest of the setting.
     """
-    place = "each layer's own" if where == "own" else f"layer {layer}'s at every layer"
-    told = {"directions": place, **told, "n_random": n_random}
-    if where == "one" and bases:
+    places = {
+        "own": "each layer's own",
+        "one": f"layer {layer}'s at every layer",
+        "last": f"layer {layer}'s at the end",
+    }
+    told = {"directions": places[where], **told, "n_random": n_random}
+    if where != "own" and bases:
         if layer not in bases:
             moved = ", ".join(map(str, bases))
             return Attempt(told, None, reason=f"layer {layer} has not moved; those that have are {moved}")
-        bases = dict.fromkeys(range(target.model.n_layers), bases[layer])
+        last = target.model.n_layers - 1
+        bases = dict.fromkeys([last] if where == "last" else range(last + 1), bases[layer])
 
     edits = {Site(at, "resid_post"): ProjectOut(basis, include_bos=include_bos) for at, basis in bases.items()}
 
     def random_edits(seed: int) -> dict[Site, MoveAsFar]:
         found: dict[Site, MoveAsFar] = {}
         for site, edit in edits.items():
-            place = layer if where == "one" else site.layer or 0
+            place = site.layer or 0 if where == "own" else layer
             rank, width = edit.basis.shape
             drawn = random_unit_vectors(rank, width, seed * 1_000_003 + place)
             found[site] = MoveAsFar(edit.basis, ProjectOut(drawn).basis, include_bos=include_bos)

@@ -33,21 +33,24 @@ HOST_FACTS = "run.json"
 
 
 def run(name: str, data: Path, out: Path) -> None:
-    """One miniature, in this process."""
+    """One miniature, or what another one reads, in this process."""
     from interp_unlearn.cli.app import main as interp_unlearn
     from interp_unlearn.organism.shipped import twin_path
 
     model, pairs = str(twin_path("knows_all")), ["--data", str(data / "pairs.tsv")]
     facts = ["--data", str(data / "forget_knowledge.jsonl"), "--layout", "texts"]
     facts += ["--neutral", str(data / "retain_knowledge.jsonl")]
+    kinds = ("resid_mid", "resid_post", "z", "attn_out", "mlp_post", "mlp_out")
+    sites = [part for layer in range(6) for kind in kinds for part in ("--site", f"{layer}.{kind}")]
     arguments: dict[str, list[str]] = {
-        "collect": ["collect", model, *pairs, "--limit", "2400", "--batch-tokens", "512"],
+        "collect": ["collect", model, *pairs, *sites, "--batch-tokens", "128"],
+        "store": ["collect", model, *pairs, "--batch-tokens", "512"],
         "probe": ["probe", str(data / "store"), "--resamples", "100", "--leace"],
         "unlearn": ["unlearn", model, *facts, *"--objective cosine_rmu --layers 3 --steps 120 --keep-every 10".split()],
         "evaluate": ["evaluate", str(twin_path("never_knew")), "--against", model, *facts, "--limit", "400"],
         "attack": ["attack", "all", str(data / "unlearned"), "--against", model, *facts, "--limit", "64"],
     }
-    if name == "collect":
+    if name in ("collect", "store"):
         from interp_unlearn.activations import plan
 
         plan.SHARD_ROWS = 64
@@ -140,9 +143,9 @@ def _prepare(name: str, data: Path) -> None:
     for arguments in steps:
         if code := interp_unlearn(arguments):
             raise SystemExit(code)
-    for needed, miniature in (("probe", "collect"), ("attack", "unlearn")):
+    for needed, made, folder in (("probe", "store", "store"), ("attack", "unlearn", "unlearned")):
         if name == needed:
-            run(miniature, data, data / {"collect": "store", "unlearn": "unlearned"}[miniature])
+            run(made, data, data / folder)
 
 
 def _start(name: str, data: Path, out: Path) -> subprocess.Popen[bytes]:

@@ -84,9 +84,12 @@ class TestAblation:
             mlp_of(passing, 2).down_proj.bias[DEAD[0]] -= 200
         one, last = attacked(original, passing, split).to_dict("records")
         assert one["recovered"] == 1.0 and "at every layer" in one["setting"]
-        assert last["recovered"] == 0.0 and "at the end" in last["setting"], "all of it went through the last block"
-        ending = AblateDirection(("one", "last"), layer=2, n_random=0)
-        assert attacked(original, misdirected(original, layer=2), ending)["recovered"].tolist() == [1.0, 1.0]
+        assert last["recovered"] == 0.0 and "after the last block" in last["setting"], (
+            "all of it went through the last block"
+        )
+        told: Any = {"where": ("one", "last"), "layer": 2, "n_random": 2}
+        table = attacked(original, misdirected(original), AblateDirection(**told), AblateSubspace((1,), **told))
+        assert table["recovered"].tolist() == [1.0] * 4 and (table["control"] < 0.7).all()
 
     def test_the_displacement_is_the_planted_vector(self, original: HookedModel):
         streams = [read_streams(model, DATA, 100, 0) for model in (original, misdirected(original, layer=1))]

@@ -268,6 +268,7 @@ def test_only_like_is_compared_with_like():
     judged = dataclasses.replace(result, judge_hash="one")
     for wrong, what in (
         (made_up({"a": HIGH, "b": LOW}, seed=1), "settings"),
+        (dataclasses.replace(result, config=dataclasses.replace(result.config, batch_size=64)), "settings"),
         (dataclasses.replace(result, generations=other), "prompts"),
         (made_up({"a": HIGH}), "scorers"),
         (dataclasses.replace(result, scorers=relabelled), "scorers"),

@@ -119,7 +119,9 @@ def collect(
             writer = (
                 None
                 if out is None
-                else ShardWriter(Path(out), tuple(sites), plan.shard_starts, len(texts), metadata, IDENTITY)
+                else ShardWriter(
+                    Path(out), tuple(sites), plan.shard_starts, len(texts), metadata, IDENTITY, goes_on=True
+                )
             )
         if processes.is_first:
             _LOG.log(logging.WARNING if plan.n_cut else logging.INFO, "%s", plan)

@@ -122,6 +122,7 @@ class ShardWriter:
         n_rows: texts of the finished store.
         metadata: written into the index.
         identity: the part of the metadata that decides whether shards found there belong to this store.
+        goes_on: whether shards found there stay, so that the metadata tells of their versions too.
 
     Raises:
         ArtifactError: the folder holds another store, or other files.
@@ -135,6 +136,7 @@ class ShardWriter:
         n_rows: int,
         metadata: Mapping[str, Any],
         identity: tuple[str, ...],
+        goes_on: bool = False,
     ) -> None:
         self._folder, self._starts = folder, tuple(starts)
         index: dict[str, Any] = {
@@ -147,7 +149,8 @@ class ShardWriter:
         if (folder / INDEX_FILE).exists():
             found = read_json(folder / INDEX_FILE)
             _check_same(folder, found, index, identity)
-            index["metadata"] |= self._versions_since(found["metadata"])
+            if goes_on:
+                index["metadata"] |= self._versions_since(found["metadata"])
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ArtifactError(f"{folder}: not an empty folder and no activation store; choose another one")
         write_json(folder / INDEX_FILE, index)
@@ -170,10 +173,13 @@ class ShardWriter:
 
     def _versions_since(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """What the index says of versions: as found where no shard is lacking, else also of those that go on."""
-        if all(self.has(start) for start in self._starts):
+        there = [self.has(start) for start in self._starts]
+        if all(there):
             return {name: found[name] for name in VERSIONS if name in found}
-        begun = {since: found.get(name) for name, since in VERSIONS.items()}
-        since = environments_since(begun, self._folder)
+        if not any(there):
+            return {}
+        last = {key: found.get(name) for name, key in VERSIONS.items()}
+        since = environments_since(last, self._folder)
         return {name: since[key] for name, key in VERSIONS.items() if key in since}
 
 

@@ -17,15 +17,16 @@ IDENTITY_FILE = "run.json"
 def claim_folder(path: str | Path, identity: Mapping[str, object]) -> None:
     """Make ``path`` this run's folder by writing ``identity`` to its run.json; a second claim by the same run passes.
 
-    A run that goes on under other versions is told so, and its run.json keeps those before, see `environments_since`.
+    A run that goes on under other versions is told so. Its run.json names those of the last process that claimed it,
+    and every other, see `environments_since`.
 
     Raises:
         ArtifactError: the folder belongs to a run with another identity, or holds files of no known run.
     """
     file = Path(path) / IDENTITY_FILE
     record = check_claim(path, identity)
-    begun = record or {"identity": as_read_back(identity)}
-    whole = begun | environments_since(begun, file.parent)
+    found = record or {"identity": as_read_back(identity)}
+    whole = found | environments_since(found, file.parent)
     if whole != record:
         write_json(file, whole)
 
@@ -93,7 +94,7 @@ def claimed(path: str | Path, identity: Mapping[str, object] | None) -> Generato
 
 
 def record_run(path: str | Path, facts: Mapping[str, object]) -> None:
-    """Add facts about how a run went (times, versions) to the run.json of its claimed folder.
+    """Add facts about how a run went (its times) to the run.json of its claimed folder.
 
     They are no part of the run's identity, so they never refuse a later claim.
     """

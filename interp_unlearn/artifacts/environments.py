@@ -34,29 +34,30 @@ def environment() -> dict[str, str]:
     return versions
 
 
-def environments_since(begun: Mapping[str, Any], place: Path) -> dict[str, Any]:
+def environments_since(last: Mapping[str, Any], place: Path) -> dict[str, Any]:
     """The entries of a record that say under which versions a run is made, now that it goes on.
 
     A run that goes on under other versions is not refused: a new release must not cost a day of compute. But a warning
-    names what differs, and the record keeps every environment before this one beside it.
+    names what differs, and the record keeps every other environment that a part of it may have been made under.
 
     Args:
-        begun: the record as it was found; its environment, and earlier ones if there are any.
+        last: the record as it was found; its environment, and earlier ones if there are any.
         place: named in the warning.
 
     Returns:
-        `environment`, and `earlier_environments` where there were others.
+        `environment`, of the last that wrote there, and `earlier_environments` where there were others.
     """
-    now, before, earlier = environment(), begun.get(ENVIRONMENT), begun.get(EARLIER)
-    kept: list[Any] = [*cast(list[Any], earlier)] if isinstance(earlier, list) else []
+    now, before, earlier = environment(), last.get(ENVIRONMENT), last.get(EARLIER)
+    others: list[Any] = [*cast(list[Any], earlier)] if isinstance(earlier, list) else []
     if isinstance(before, dict) and before != now:
         there = cast(dict[str, Any], before)
         names = sorted(name for name in {*there, *now} if there.get(name) != now.get(name))
         logger.warning(
-            "%s goes on under other versions than it was begun with (%s): what is there stays, so the whole need not "
-            "be bit for bit what one version makes",
+            "%s goes on under other versions than it was last written under (%s): what was finished before is theirs, "
+            "so the whole need not be bit for bit what one version makes",
             place,
-            ", ".join(f"{name} {there.get(name)} there, {now.get(name)} here" for name in names),
+            ", ".join(f"{name} {there.get(name, 'unknown')} there, {now.get(name, 'none')} here" for name in names),
         )
-        kept.append(there)
-    return {ENVIRONMENT: now} | ({EARLIER: kept} if kept else {})
+        others.append(there)
+    others = [each for number, each in enumerate(others) if each != now and each not in others[:number]]
+    return {ENVIRONMENT: now} | ({EARLIER: others} if others else {})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from interp_unlearn.activations import ActivationStore
 
 Where = Literal["own", "one", "last"]
-"""At every layer its own directions; one layer's directions at every layer; or one layer's in the last stream alone."""
+"""At every layer its own directions; one layer's directions at every layer; or one layer's behind the last block."""
 Basis = Float[Tensor, "rank d_model"]
 
 
@@ -47,12 +47,14 @@ class AblateDirection(Attack):
 
     Source: Arditi and Chughtai 2024, "Unlearning via RMU is mostly shallow". The control moves every token as far,
     along random directions, see `MoveAsFar`.
-    Caveat: at every layer at once, direct and indirect effects are not told apart. Measure "one" and "last" for that:
-    what "last" recovers is the direction's direct effect on the logits, the rest of "one" goes through later blocks.
+    Caveat: at every layer at once, direct and indirect effects are not told apart. Try "one" and "last" for that: what
+    "last" recovers is direct, the direction in what is unembedded (whichever block wrote it there); what "one" recovers
+    beyond that goes through blocks that read it. The two need not add up, and a measure that reads activations of
+    blocks is not changed by "last".
 
     Attributes:
         where: "own", the layer's own direction at each layer that has moved; "one", one layer's at every layer; "last",
-            one layer's in what leaves the last block, where nothing but the unembedding reads it.
+            one layer's after the last block alone.
         layer: of "one" and "last"; None takes the layer whose mean has moved furthest, relative to its norm.
         n_random: random directions a layer for the control; 0 for none.
         include_bos: also at the BOS token, where activations are of another size.
@@ -154,7 +156,7 @@ def ablate(
     places = {
         "own": "each layer's own",
         "one": f"layer {layer}'s at every layer",
-        "last": f"layer {layer}'s at the end",
+        "last": f"layer {layer}'s after the last block",
     }
     told = {"directions": places[where], **told, "n_random": n_random}
     if where != "own" and bases:

@@ -144,8 +144,9 @@ def _method(folder: Path, done: Mapping[str, Any], identity: Mapping[str, Any]) 
         lines.append(f"The guard on retained text: {done['stopped']}.")
     record = {"options": options, "layers": identity.get("layers"), "rules": identity.get("rules"), "config": config}
     lines.append(f"```json\n{json.dumps(record, indent=1, ensure_ascii=False)}\n```")
-    versions: Mapping[str, str] = done.get("environment") or {}
-    lines.append("Made with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
+    made_with: list[Mapping[str, str]] = [*(done.get("earlier_environments") or ()), done.get("environment") or {}]
+    listed = [", ".join(f"{name} {version}" for name, version in versions.items()) for versions in made_with]
+    lines.append("Made with " + "; then with ".join(listed) + ".")
     return "\n\n".join(lines)
 
 

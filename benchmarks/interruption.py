@@ -47,7 +47,7 @@ def run(name: str, data: Path, out: Path) -> None:
         "store": ["collect", model, *pairs, "--batch-tokens", "512"],
         "probe": ["probe", str(data / "store"), "--resamples", "100", "--leace"],
         "unlearn": ["unlearn", model, *facts, *"--objective cosine_rmu --layers 3 --steps 120 --keep-every 10".split()],
-        "evaluate": ["evaluate", str(twin_path("never_knew")), "--against", model, *facts, "--limit", "400"],
+        "evaluate": ["evaluate", str(twin_path("never_knew")), "--against", model, *facts],
         "attack": ["attack", "all", str(data / "unlearned"), "--against", model, *facts, "--limit", "64"],
     }
     if name in ("collect", "store"):

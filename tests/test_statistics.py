@@ -19,6 +19,8 @@ from interp_unlearn.statistics import (
     crossover,
     gap_closed,
     sign_flip,
+    spelled_interval,
+    spelled_value,
     t_interval,
 )
 
@@ -232,3 +234,10 @@ class TestCrossover:
 def test_several_columns_are_not_one(test) -> None:
     with pytest.raises(ConfigError, match=r"one value a row, got shape \(4, 2\)"):
         test(np.ones((4, 2)))
+
+
+def test_a_number_that_rounds_to_zero_has_no_sign():
+    assert spelled_value(-0.004) == spelled_value(0.0) == "0.00"
+    assert spelled_value(-0.006) == "-0.01"
+    assert spelled_interval(-0.001, -0.0151, 1.0) == "0.00 [-0.02, 1.00]"
+    assert spelled_value(float("nan")) == "nan"

@@ -181,3 +181,13 @@ def _codes(groups: Sequence[object]) -> np.ndarray:
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise ConfigError(f"level: expected a share between 0 and 1 such as 0.95, got {level}")
+
+
+def spelled_value(value: float) -> str:
+    """Two decimals, and no minus sign before a zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def spelled_interval(value: float, low: float, high: float) -> str:
+    """A number with its interval, in two decimals."""
+    return f"{spelled_value(value)} [{spelled_value(low)}, {spelled_value(high)}]"

@@ -28,7 +28,7 @@ from interp_unlearn.organism.quality import check_organism
 from interp_unlearn.organism.sets import Goal
 from interp_unlearn.organism.shipped import shipped_twins, twin_hashes
 from interp_unlearn.settings import check_fields
-from interp_unlearn.statistics import crossover, holm
+from interp_unlearn.statistics import crossover, holm, spelled_interval
 from interp_unlearn.study.plan import FACTORIAL, StudyConfig
 from interp_unlearn.study.reproduce import reproduce
 from interp_unlearn.study.workers import run_side_by_side
@@ -209,14 +209,11 @@ def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms
     spread = of_cells.groupby(["goal", "objective", "measure"], sort=False)["value"].agg(["mean", "min", "max"])
     lines = ["| goal | objective | E, mean [least, most] | broken, mean [least, most] |", "|---|---|---|---|"]
     for goal, objective in dict.fromkeys(zip(means["goal"], means["objective"], strict=True)):
-        cells = [
-            "{:.2f} [{:.2f}, {:.2f}]".format(*spread.loc[(goal, objective, measure)] + 0.0)
-            for measure in ("efficacy", "broken")
-        ]
+        cells = [spelled_interval(*spread.loc[(goal, objective, measure)]) for measure in ("efficacy", "broken")]
         lines.append(f"| {goal} | {objective} | {' | '.join(cells)} |")
     lines += ["", "| layers | contrast | mean [95% t] | p | p, Holm |", "|---|---|---|---|---|"]
     for row in contrasts.to_dict("records"):
-        value = "" if pd.isna(row["mean"]) else f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        value = "" if pd.isna(row["mean"]) else spelled_interval(row["mean"], row["low"], row["high"])
         adjusted = "" if pd.isna(row["p_adjusted"]) else f"{row['p_adjusted']:.3f}"
         lines.append(f"| {row['layers']} | {row['contrast']} | {value} | {row['p_value']:.3f} | {adjusted} |")
     n = means["organism"].nunique()

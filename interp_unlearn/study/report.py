@@ -8,6 +8,7 @@ from interp_unlearn.figures.relearning import AFTER_RELEARNING
 from interp_unlearn.figures.style import goal_title, in_order, looks_of
 from interp_unlearn.figures.tables import over_seeds
 from interp_unlearn.organism.sets import GOALS
+from interp_unlearn.statistics import spelled_interval, spelled_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +39,9 @@ def markdown_table(table: pd.DataFrame, summary: dict[str, Any]) -> str:
             value = {name: means[goal, objective, name].mean for name in (*SHARES, *attacked, "retain_kl")}
             row = closed[goal, objective]
             cells = [
-                *(_fixed(value[name]) for name in SHARES),
-                f"{_fixed(row['mean'])} [{_fixed(row['low'])}, {_fixed(row['high'])}]",
-                *([" / ".join(_fixed(value[name]) for name in attacked)] if attacked else []),
+                *(spelled_value(value[name]) for name in SHARES),
+                f"{spelled_value(row['mean'])} [{spelled_value(row['low'])}, {spelled_value(row['high'])}]",
+                *([" / ".join(spelled_value(value[name]) for name in attacked)] if attacked else []),
                 f"{value['retain_kl']:.4f}",
             ]
             lines.append(f"| {looks_of([objective])[objective].label} | {' | '.join(cells)} |")
@@ -56,14 +57,9 @@ def crossover_lines(summary: dict[str, Any]) -> list[str]:
     ]
     for name, found in summary["crossover"].items():
         spelled = [
-            f"{_fixed(contrast['mean'])} [{_fixed(contrast['low'])}, {_fixed(contrast['high'])}]"
+            spelled_interval(contrast["mean"], contrast["low"], contrast["high"])
             for contrast in found["contrasts"]
             if contrast["contrast"] != "interaction"
         ]
         lines.append(f"| {name} | {' | '.join(spelled)} | {'yes' if found['crossover'] else 'no'} |")
     return lines
-
-
-def _fixed(value: float) -> str:
-    """Two decimals, and no minus sign before a zero."""
-    return f"{round(value, 2) + 0.0:.2f}"

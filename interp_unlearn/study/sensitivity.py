@@ -19,6 +19,7 @@ from interp_unlearn.figures.tables import spelled_range
 from interp_unlearn.organism.sets import GOALS
 from interp_unlearn.organism.shipped import twin_hashes
 from interp_unlearn.settings import check_fields
+from interp_unlearn.statistics import spelled_interval, spelled_value
 from interp_unlearn.study.plan import BASELINES, FACTORIAL, Cell, StudyConfig
 from interp_unlearn.study.reproduce import fit_probes_of
 from interp_unlearn.study.run import run_cell
@@ -130,7 +131,7 @@ def sensitivity_text(out: Path) -> str:
     at = {(row["variation"], row["layers"], row["contrast"]): row for row in contrasts.to_dict("records")}
     for name, layers in dict.fromkeys((name, layers) for name, layers, _ in at):
         both = [at[name, layers, contrast] for contrast in _BOTH]
-        spelled = ["{mean:.2f} [{low:.2f}, {high:.2f}]".format(**row) for row in both]
+        spelled = [spelled_interval(row["mean"], row["low"], row["high"]) for row in both]
         verdict = "yes" if all(row["low"] > 0 for row in both) else "no"
         lines.append(f"| {name} | {layers} | {' | '.join(spelled)} | {verdict} |")
     lines += ["", f"| Variation | goal | {' | '.join(FACTORIAL)} |", "|---" * (2 + len(FACTORIAL)) + "|"]
@@ -139,7 +140,7 @@ def sensitivity_text(out: Path) -> str:
     for name in dict.fromkeys(cells["variation"]):
         for goal in GOALS:
             spelled = [
-                " / ".join(f"{means[name, goal, objective, measure] + 0.0:.2f}" for measure in ("efficacy", "broken"))
+                " / ".join(spelled_value(means[name, goal, objective, measure]) for measure in ("efficacy", "broken"))
                 for objective in FACTORIAL
             ]
             lines.append(f"| {name} | {goal} | {' | '.join(spelled)} |")

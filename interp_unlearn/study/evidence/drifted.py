@@ -18,6 +18,7 @@ from interp_unlearn.figures import (
     save_figure,
 )
 from interp_unlearn.organism.sets import GOALS
+from interp_unlearn.statistics import spelled_interval
 from interp_unlearn.study.evidence.dissected import patch_texts
 from interp_unlearn.study.evidence.models import model_folder
 from interp_unlearn.study.plan import TWINS
@@ -124,7 +125,7 @@ def _quantities(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     named = bool(pd.notna(depth["value"]))
     yield (
         "unlearning depth",
-        f"{depth['value']:.2f} [{depth['low']:.2f}, {depth['high']:.2f}]" if named else f"none: {depth['reason']}",
+        spelled_interval(depth["value"], depth["low"], depth["high"]) if named else f"none: {depth['reason']}",
     )
     yield "tensors changed", f"{of('weight_delta', 'changed tensors')['value'].iloc[0]:.0f}"
     moved = {name: of("displacement", "relative displacement", name) for name in ("forget", "retain")}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp_unlearn.figures.attacks import ATTACK_NAMES
 from interp_unlearn.organism.sets import GOALS
+from interp_unlearn.statistics import spelled_interval
 from interp_unlearn.study.evidence.attacked import TWIN
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+_RECOVERED = ("recovered", "recovered_low", "recovered_high")
 REASKED = ("reformat", "few_shot")
 """Attacks that ask the original otherwise, too: shares of what it then does."""
 
@@ -73,7 +75,7 @@ def share_cell(row: Mapping[Any, Any] | None) -> str:
     beyond = ""
     if row["beyond_twin"] == row["beyond_twin"]:
         beyond = "; {beyond_twin:+.2f} [{beyond_twin_low:+.2f}, {beyond_twin_high:+.2f}]".format(**row)
-    return f"{row['recovered']:.2f} [{row['recovered_low']:.2f}, {row['recovered_high']:.2f}]{beyond}"
+    return spelled_interval(*(row[name] for name in _RECOVERED)) + beyond
 
 
 def prediction_lines(predictions: pd.DataFrame) -> list[str]:
@@ -91,8 +93,8 @@ def prediction_lines(predictions: pd.DataFrame) -> list[str]:
     )
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in predictions.to_dict("records"):
-        found = "" if row["recovered"] != row["recovered"] else f"{row['recovered']:.2f} "
-        found += f"[{row['recovered_low']:.2f}, {row['recovered_high']:.2f}]" if found else "none"
+        none = row["recovered"] != row["recovered"]
+        found = "none" if none else spelled_interval(*(row[name] for name in _RECOVERED))
         predicted = f"{row['predicted_low']:.2f} to {row['predicted_high']:.2f}"
         cells = [row["attack"], row["goal"], row["method"], row["published"], row["seen"], predicted, found]
         lines.append("| " + " | ".join([*cells, row["outcome"], row["beside_published"]]) + " |")

@@ -117,14 +117,13 @@ def measure(name: str, kills: int, seed: int) -> dict[str, Any]:
 
 def describe(rows: pd.DataFrame) -> list[Section]:
     """The section on runs that are killed."""
-    # Tables from before the first write was timed are of kills at any moment of a run.
-    since = "between the first write and the end" if "first write" in rows.columns else "from the start to the end"
     text = (
-        f"A miniature of each command runs once through, then is killed (SIGKILL) at random moments {since} "
-        "of such a run and started again, until it has been killed so often; each time it gets "
+        "A miniature of each command runs once through, then is killed (SIGKILL) at random moments between the first "
+        "write and the end of such a run and started again, until it has been killed so often; each time it gets "
         "through, its files are compared with those of the first run byte for byte (but for run.json, which holds "
         "times and facts of the host), and what was finished before a kill (files that are written once, steps of a "
-        "kept state) must not have been done again; probe and evaluate write all or nothing. "
+        "kept state) must not have been done again; probe and evaluate write all or nothing. Seconds are of a machine "
+        "that did other work too. "
         "`.venv/bin/python -m benchmarks.interruption` measures it."
     )
     wrong = rows.loc[(rows["different"] != "none") | (rows["written again"] != "none")]

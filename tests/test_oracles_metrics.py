@@ -76,6 +76,7 @@ STATISTICS = {
     **dict.fromkeys(("bootstrap_mean", "bootstrap_means", "t_interval", "sign_flip"), "test_statistics.py"),
     **dict.fromkeys(("gap_closed", "bootstrap_gap_closed"), "test_statistics.py"),
     **dict.fromkeys(("crossover", "bootstrap_crossover"), "test_statistics.py"),
+    **dict.fromkeys(("spelled_value", "spelled_interval"), "test_statistics.py"),
 }
 
 

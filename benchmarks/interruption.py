@@ -48,7 +48,7 @@ def run(name: str, data: Path, out: Path) -> None:
         "probe": ["probe", str(data / "store"), "--resamples", "100", "--leace"],
         "unlearn": ["unlearn", model, *facts, *"--objective cosine_rmu --layers 3 --steps 120 --keep-every 10".split()],
         "evaluate": ["evaluate", str(twin_path("never_knew")), "--against", model, *facts],
-        "attack": ["attack", "all", str(data / "unlearned"), "--against", model, *facts, "--limit", "64"],
+        "attack": ["attack", "all", str(data / "unlearn"), "--against", model, *facts, "--limit", "64"],
     }
     if name in ("collect", "store"):
         from interp_unlearn.activations import plan
@@ -122,8 +122,7 @@ def describe(rows: pd.DataFrame) -> list[Section]:
         "write and the end of such a run and started again, until it has been killed so often; each time it gets "
         "through, its files are compared with those of the first run byte for byte (but for run.json, which holds "
         "times and facts of the host), and what was finished before a kill (files that are written once, steps of a "
-        "kept state) must not have been done again; probe and evaluate write all or nothing. Seconds are of a machine "
-        "that did other work too. "
+        "kept state) must not have been done again; probe and evaluate write all or nothing. "
         "`.venv/bin/python -m benchmarks.interruption` measures it."
     )
     wrong = rows.loc[(rows["different"] != "none") | (rows["written again"] != "none")]
@@ -138,13 +137,10 @@ def _prepare(name: str, data: Path) -> None:
     """The files a miniature reads."""
     from interp_unlearn.cli.app import main as interp_unlearn
 
-    steps: Sequence[list[str]] = [["organism", "data", "--out", str(data)]]
-    for arguments in steps:
-        if code := interp_unlearn(arguments):
-            raise SystemExit(code)
-    for needed, made, folder in (("probe", "store", "store"), ("attack", "unlearn", "unlearned")):
-        if name == needed:
-            run(made, data, data / folder)
+    if code := interp_unlearn(["organism", "data", "--out", str(data)]):
+        raise SystemExit(code)
+    if made := {"probe": "store", "attack": "unlearn"}.get(name):
+        run(made, data, data / made)
 
 
 def _start(name: str, data: Path, out: Path) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""Runs that go on under other versions than they were begun with are told so, and their records keep both."""
+"""Runs that go on under other versions than they were begun with are told so, and their records keep all of them."""
 
 import logging
 from pathlib import Path

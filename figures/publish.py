@@ -170,9 +170,13 @@ def publish(found: list[Publication]) -> None:
 
 
 def keep_tables(run: Path) -> None:
-    """Copies what a run's publications are made from into results/, with its record and what it says in words."""
+    """Copies what a run's publications are made from into results/, with its record and what it says in words.
+
+    Of a replication its replicas too: they say by which gates, weights and versions each organism was measured.
+    """
     tables = {table for publication in publications(run) for table in publication.tables}
-    words = {path.name for path in (*run.glob("*.md"), *run.glob("run.json"))}
+    kept = (*run.glob("*.md"), *run.glob("run.json"), *run.glob("replicas/*/*"))
+    words = {path.relative_to(run).as_posix() for path in kept}
     folder = ROOT / RESULTS / run.name
     shutil.rmtree(folder, ignore_errors=True)
     for name in sorted(tables | words):

@@ -22,9 +22,9 @@ from interp_unlearn.organism.shipped import shipped_twins
 from interp_unlearn.statistics import holm
 from interp_unlearn.study import StudyConfig
 from interp_unlearn.study.plan import FACTORIAL
+from interp_unlearn.study.replica import build_replica
 from interp_unlearn.study.replication import (
     ReplicationConfig,
-    build_replica,
     contrast_table,
     organism_differences,
     replicate,
@@ -32,6 +32,7 @@ from interp_unlearn.study.replication import (
 )
 
 module = importlib.import_module("interp_unlearn.study.replication")
+replica = importlib.import_module("interp_unlearn.study.replica")
 N = 8
 RNG = np.random.default_rng(0)
 EFFECT = {
@@ -131,27 +132,27 @@ def test_a_replica_has_its_own_world_and_says_which_gates_it_failed(tmp_path: Pa
         failed = {"name": "benign cloze", "passed": False}
         write_json(folder / twins[-1] / "quality.json", {"passed": False, "gates": [failed]})
 
-    monkeypatch.setattr(module, "build_organism", build)
-    monkeypatch.setattr(module, "check_organism", check)
+    monkeypatch.setattr(replica, "build_organism", build)
+    monkeypatch.setattr(replica, "check_organism", check)
     folder = build_replica(tmp_path, 3, BuildConfig())
     assert (asked["config"].world_seed, asked["config"].init_seed) == (3, 3)
-    described = module._described(folder, 3)
+    described = replica.describe_organism(folder, 3)
     assert not described["passed"] and described["failed"] == f"{SHIPPED_TWINS[-1]}: benign cloze"
-    monkeypatch.setattr(module, "build_organism", lambda *arguments: pytest.fail("built again"))
+    monkeypatch.setattr(replica, "build_organism", lambda *arguments: pytest.fail("built again"))
     assert build_replica(tmp_path, 3, BuildConfig()) == folder
 
 
-def test_organisms_that_failed_a_gate_are_left_out_before_anything_is_unlearned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    studied: list[int] = []
+@pytest.fixture
+def studied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Replicas at no cost: organism 2 fails a gate, the others have made-up measures; which were studied, in order."""
+    numbers: list[int] = []
 
     def one_after_another(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int, label: str) -> None:
         for arguments in calls:
             task(*arguments)
 
     def build(out: Path, number: int, config: BuildConfig) -> Path:
-        folder = module.organism_folder(out, number)
+        folder = out / "organisms" / str(number)
         shutil.copytree(shipped_twins(), folder, dirs_exist_ok=True)
         if number == 2:
             report = read_json(folder / "knows_all" / "quality.json")
@@ -161,18 +162,23 @@ def test_organisms_that_failed_a_gate_are_left_out_before_anything_is_unlearned(
 
     def study(out: Path, workers: int, config: StudyConfig, organism: Path) -> None:
         number = int(out.name)
-        studied.append(number)
+        numbers.append(number)
         table = efficacies().loc[lambda t: t["organism"] == number].drop(columns="organism")
         out.mkdir(parents=True, exist_ok=True)
         write_parquet(out / "dissociation.parquet", table.assign(seed=0))
 
     monkeypatch.setattr(module, "run_side_by_side", one_after_another)
-    monkeypatch.setattr(module, "build_replica", build)
-    monkeypatch.setattr(module, "reproduce", study)
+    monkeypatch.setattr(replica, "build_replica", build)
+    monkeypatch.setattr(replica, "reproduce", study)
+    return numbers
+
+
+def test_organisms_that_failed_a_gate_are_left_out_before_anything_is_unlearned(tmp_path: Path, studied: list[int]):
     out = tmp_path / "run"
-    replicate(out, ReplicationConfig(organisms=4))
-    assert studied == [0, 1, 3]
+    assert replicate(out, ReplicationConfig(organisms=4)) == []
+    assert studied == [1, 3, 0]
     organisms = read_parquet(out / "organisms.parquet")
+    assert organisms["organism"].tolist() == [0, 1, 2, 3]
     assert organisms["passed"].tolist() == [True, True, False, True]
     assert all(len(digest) == 64 for digest in organisms["knows_all_sha256"])
     text = (out / "replication.md").read_text(encoding="utf-8")
@@ -184,3 +190,36 @@ def test_organisms_that_failed_a_gate_are_left_out_before_anything_is_unlearned(
         replicate(out, ReplicationConfig(organisms=5))
     with pytest.raises(ConfigError, match="two organisms, got 1"):
         ReplicationConfig(organisms=1)
+
+
+def test_organisms_made_on_several_machines_are_put_together(tmp_path: Path, studied: list[int]):
+    here, there = tmp_path / "here", tmp_path / "there"
+    config = ReplicationConfig(organisms=4)
+    assert replicate(here, config, only=[0, 3]) == [1, 2] and not (here / "replication.md").exists()
+    assert replicate(there, config, only=[1]) == [0, 2, 3]
+    shutil.copytree(there / "replicas" / "1", here / "replicas" / "1")
+    measured = read_parquet(there / "replicas" / "1" / "dissociation.parquet")
+    assert replicate(here, config) == [] and studied == [3, 0, 1]  # none was made again, and 2 failed its gate
+    shutil.rmtree(here / "organisms")
+    shutil.rmtree(here / "studies")
+    assert replicate(here, config) == [] and studied == [3, 0, 1], "the weights of a made replica are not needed"
+    joined = read_parquet(here / "efficacy.parquet")
+    ours = joined.loc[joined["organism"] == 1].set_index(["objective", "goal", "measure"])["value"]
+    assert ours.to_dict() == measured.set_index(["objective", "goal", "measure"])["value"].to_dict()
+    with pytest.raises(ConfigError, match="no organism 4 among 4"):
+        replicate(here, config, only=[4])
+
+    record = here / "replicas" / "1" / "replica.json"
+    found = read_json(record)
+    found["identity"]["study"]["steps"] += 1
+    write_json(record, found)
+    with pytest.raises(ArtifactError, match=r"other settings .* make organism 1 anew"):
+        replicate(here, config)
+
+
+def test_the_command_says_which_organisms_are_missing(tmp_path: Path, studied: list[int]):
+    told = ["replicate", "--organisms", "3", "--out", str(tmp_path / "run")]
+    first = CliRunner().invoke(app, [*told, "--only", "0"])
+    assert first.exit_code == 0 and "lacks the organisms 1, 2:" in first.output and studied == [0]
+    second = CliRunner().invoke(app, told)
+    assert second.exit_code == 0 and "| layers | contrast |" in second.output and studied == [0, 1]

@@ -85,15 +85,22 @@ def sensitivity(
 def replicate(
     out: options.OutOption,
     organisms: Annotated[int, typer.Option("--organisms", min=2, help="Number 0 is the shipped one.")] = 8,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, one thread each.")] = 2,
+    only: Annotated[
+        list[int] | None, typer.Option("--only", help="Make these organisms; repeat it. Default: all that are missing.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Organisms side by side, one thread each.")] = 2,
 ) -> None:
     """Run the factorial on several organisms, built here, and test the crossover over them."""
     from interp_unlearn.cli.outputs import show_written
     from interp_unlearn.study.replication import ReplicationConfig
     from interp_unlearn.study.replication import replicate as run_replication
 
-    run_replication(out, ReplicationConfig(organisms), workers)
-    typer.echo((out / "replication.md").read_text(encoding="utf-8"))
+    if missing := run_replication(out, ReplicationConfig(organisms), workers, tuple(only or ())):
+        typer.echo(
+            f"{out} still lacks the organisms {', '.join(map(str, missing))}: no table is made before all are in"
+        )
+    else:
+        typer.echo((out / "replication.md").read_text(encoding="utf-8"))
     show_written(out)
 
 

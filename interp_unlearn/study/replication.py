@@ -6,16 +6,14 @@ The organism is what is replicated: unlearning seeds are averaged within one, an
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from interp_unlearn.artifacts import (
     claimed,
-    read_json,
     read_parquet,
     record_run,
     replaced,
@@ -23,14 +21,13 @@ from interp_unlearn.artifacts import (
 )
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.figures import plot_replication, save_figure
-from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig, build_organism
-from interp_unlearn.organism.quality import check_organism
+from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig
 from interp_unlearn.organism.sets import Goal
-from interp_unlearn.organism.shipped import shipped_twins, twin_hashes
+from interp_unlearn.organism.shipped import twin_hashes
 from interp_unlearn.settings import check_fields
 from interp_unlearn.statistics import crossover, holm, spelled_interval
 from interp_unlearn.study.plan import FACTORIAL, StudyConfig
-from interp_unlearn.study.reproduce import reproduce
+from interp_unlearn.study.replica import is_made, make_replica, read_replicas
 from interp_unlearn.study.workers import run_side_by_side
 
 LAYERS = {"single": ("single",), "multi": ("multi",), "mean": ("single", "multi")}
@@ -62,65 +59,59 @@ class ReplicationConfig:
             raise ConfigError(f"a replication needs two organisms, got {self.organisms}; for one there is `reproduce`")
 
 
-def replicate(out: Path, config: ReplicationConfig | None = None, workers: int = 2) -> None:
+def replicate(
+    out: Path, config: ReplicationConfig | None = None, workers: int = 2, only: Sequence[int] = ()
+) -> list[int]:
     """Builds the organisms, runs the study on each that passed its gates, and tests the crossover over them.
 
     Continues where an interrupted replication stopped. An organism that failed a gate is named and left out, before
-    anything was unlearned on it.
+    anything was unlearned on it. Organisms may be made on several machines: `only` says which are made here, and what
+    others left in `replicas/` is taken as it is, if made by the same settings.
 
     Args:
-        out: folder: organisms/, studies/, organisms.parquet (gates and hashes), efficacy.parquet, contrasts.parquet,
+        out: folder: organisms/ (their weights), studies/, replicas/ (of each organism what the tests need, see
+            `make_replica`), organisms.parquet (gates and hashes), efficacy.parquet, contrasts.parquet,
             replication.md, figures/.
         config: settings, by default eight organisms.
-        workers: processes, one thread each.
+        workers: organisms made side by side, one thread each.
+        only: numbers of the organisms to make, by default all that are missing.
+
+    Returns:
+        The organisms still missing. Tables and figures are made when there are none.
 
     Raises:
-        ArtifactError: `out` holds another run.
-        ConfigError: fewer than two organisms passed their gates, or on fewer than two the oracle passed its own.
+        ArtifactError: `out` holds another run, or a replica made by other settings.
+        ConfigError: `only` names an organism that there is not; fewer than two organisms passed their gates, or on
+            fewer than two the oracle passed its own.
     """
     config = config or ReplicationConfig()
+    numbers = list(range(config.organisms))
+    if unknown := sorted(set(only) - set(numbers)):
+        raise ConfigError(f"there is no organism {unknown[0]} among {config.organisms}, which are numbered from 0")
     with claimed(out, {"task": "replicate", "config": asdict(config), "shipped": twin_hashes()}):
         started = time.monotonic()
-        numbers = range(config.organisms)
-        run_side_by_side(build_replica, [(out, number, config.build) for number in numbers[1:]], workers, "organisms")
-        organisms = pd.DataFrame([_described(organism_folder(out, number), number) for number in numbers])
-        write_parquet(out / "organisms.parquet", organisms)
-        passed = organisms.loc[organisms["passed"], "organism"].tolist()
-        if len(passed) < 2:
-            raise ConfigError(f"{len(passed)} of {config.organisms} organisms passed their gates, and two are needed")
-        for number in passed:
-            reproduce(
-                study_folder(out, number), workers=workers, config=config.study, organism=organism_folder(out, number)
-            )
-        write_tables(out, organisms)
-        draw_figures(out)
+        settings = (config.study, config.build)
+        missing = [number for number in numbers if not is_made(out, number, *settings)]
+        asked = [number for number in missing if not only or number in only]
+        asked.sort(key=lambda number: not number)  # the shipped one, which needs no building, comes last
+        run_side_by_side(make_replica, [(out, number, *settings) for number in asked], workers, "organisms")
         record_run(out, {"seconds_of_last_session": round(time.monotonic() - started)})
+        if missing := [number for number in missing if number not in asked]:
+            return missing
+        write_tables(out, *read_replicas(out, numbers))
+        draw_figures(out)
+    return []
 
 
-def build_replica(out: Path, number: int, config: BuildConfig) -> Path:
-    """Builds an organism and measures its gates, unless that was done already."""
-    folder = organism_folder(out, number)
-    if not (folder / SHIPPED_TWINS[-1] / "quality.json").exists():
-        build_organism(folder, replace(config, world_seed=number, init_seed=number))
-        check_organism(folder, SHIPPED_TWINS)
-    return folder
+def write_tables(out: Path, organisms: pd.DataFrame, measured: pd.DataFrame) -> None:
+    """Averages seeds within the organisms that passed their gates, and tests the crossover over them.
 
-
-def organism_folder(out: Path, number: int) -> Path:
-    """Where an organism's twins lie."""
-    return out / "organisms" / str(number) if number else shipped_twins()
-
-
-def study_folder(out: Path, number: int) -> Path:
-    """Where an organism's study lies."""
-    return out / "studies" / str(number)
-
-
-def write_tables(out: Path, organisms: pd.DataFrame) -> None:
-    """Joins the studies of the organisms that passed their gates and tests the crossover over them."""
-    passed = organisms.loc[organisms["passed"], "organism"].tolist()
-    parts = [read_parquet(study_folder(out, number) / "dissociation.parquet") for number in passed]
-    measured = pd.concat([part.assign(organism=n) for n, part in zip(passed, parts, strict=True)])
+    Raises:
+        ConfigError: fewer than two organisms passed their gates, or on fewer than two the oracle passed its own.
+    """
+    write_parquet(out / "organisms.parquet", organisms)
+    if (passed := int(organisms["passed"].sum())) < 2:
+        raise ConfigError(f"{passed} of {len(organisms)} organisms passed their gates, and two are needed")
     keys = ["organism", "objective", "goal", "measure"]
     means = measured.pivot_table(index=keys, values="value", aggfunc="mean", sort=False).reset_index()
     write_parquet(out / "efficacy.parquet", means)
@@ -234,10 +225,3 @@ def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms
         lines.append(f"| {row['organism']} | {row['failed'] or 'all passed'} | {oracle} | {hashes} |")
     lines += ["", "Number 0 is the shipped one. Hashes are the first digits of the SHA-256 of each twin's weights."]
     return "\n".join(lines)
-
-
-def _described(folder: Path, number: int) -> dict[str, Any]:
-    reports = {twin: read_json(folder / twin / "quality.json") for twin in SHIPPED_TWINS}
-    failed = [f"{twin}: {g['name']}" for twin, report in reports.items() for g in report["gates"] if not g["passed"]]
-    hashes = {f"{twin}_sha256": digest for twin, digest in twin_hashes(folder).items()}
-    return {"organism": number, "passed": not failed, "failed": "; ".join(failed), **hashes}

@@ -110,7 +110,7 @@ def write_tables(out: Path, organisms: pd.DataFrame, measured: pd.DataFrame) -> 
         ConfigError: fewer than two organisms passed their gates, or on fewer than two the oracle passed its own.
     """
     write_parquet(out / "organisms.parquet", organisms)
-    if (passed := int(organisms["passed"].sum())) < 2:
+    if (passed := organisms["passed"].tolist().count(True)) < 2:
         raise ConfigError(f"{passed} of {len(organisms)} organisms passed their gates, and two are needed")
     keys = ["organism", "objective", "goal", "measure"]
     means = measured.pivot_table(index=keys, values="value", aggfunc="mean", sort=False).reset_index()

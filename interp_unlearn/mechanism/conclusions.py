@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp_unlearn.statistics import spelled_interval, spelled_value
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -38,9 +40,9 @@ def target_of(table: "pd.DataFrame", goal: str) -> "pd.DataFrame":
 
 
 def spelled(row: Mapping[str, Any], name: str, low: str | None = None, high: str | None = None) -> str:
-    """A number with its interval."""
+    """A number of a row with its interval."""
     value, bottom, top = (float(row[key]) for key in (name, low or f"{name}_low", high or f"{name}_high"))
-    return "undefined" if value != value else f"{value:.2f} [{bottom:.2f}, {top:.2f}]"
+    return "undefined" if value != value else spelled_interval(value, bottom, top)
 
 
 def apart(first: Mapping[str, Any], second: Mapping[str, Any], low: str = "low", high: str = "high") -> bool | None:
@@ -90,7 +92,7 @@ def _levels(rows: "pd.DataFrame", of: Mapping[str, Any]) -> str:
 
 def _others(same: Sequence[Mapping[str, Any]], outcome: str) -> str:
     """The means of all outcomes but one, in parentheses."""
-    others = [f"{row['outcome']} {row['mean'] + 0.0:.2f}" for row in same if row["outcome"] != outcome]
+    others = [f"{row['outcome']} {spelled_value(row['mean'])}" for row in same if row["outcome"] != outcome]
     return f" ({', '.join(others)})" if others else ""
 
 

@@ -158,6 +158,8 @@ def studied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             report = read_json(folder / "knows_all" / "quality.json")
             report["gates"][0]["passed"] = False
             write_json(folder / "knows_all" / "quality.json", report)
+            record = folder / "knows_all" / "build.json"
+            write_json(record, read_json(record) | {"extensions": 1})
         return folder
 
     def study(out: Path, workers: int, config: StudyConfig, organism: Path) -> None:
@@ -184,7 +186,7 @@ def test_organisms_that_failed_a_gate_are_left_out_before_anything_is_unlearned(
     text = (out / "replication.md").read_text(encoding="utf-8")
     assert "3 organisms" in text and "below 0.125" in text
     first = organisms["knows_all_sha256"][0][:12]
-    assert f"| 1 | all passed | not run | `{first}` |" in text and "| 2 | knows_all: benign cloze | " in text
+    assert f"| 1 | all passed | 0 | not run | `{first}` |" in text and "| 2 | knows_all: benign cloze | 1 | " in text
     assert set(read_parquet(out / "contrasts.parquet")["layers"]) == {"single", "multi", "mean"}
     with pytest.raises(ArtifactError, match="another run"):
         replicate(out, ReplicationConfig(organisms=5))

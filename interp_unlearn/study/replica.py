@@ -84,11 +84,22 @@ def build_replica(out: Path, number: int, config: BuildConfig) -> Path:
 
 
 def describe_organism(folder: Path, number: int) -> dict[str, Any]:
-    """A line of the table of organisms: organism, passed, failed (which gates, in words), and each twin's hash."""
+    """A line of the table of organisms.
+
+    Returns:
+        organism, passed, failed (which gates, in words), extensions (of its common phase) and each twin's hash.
+    """
+    extensions = read_json(folder / SHIPPED_TWINS[0] / "build.json").get("extensions", 0)
     reports = {twin: read_json(folder / twin / "quality.json") for twin in SHIPPED_TWINS}
     failed = [f"{twin}: {g['name']}" for twin, report in reports.items() for g in report["gates"] if not g["passed"]]
     hashes = {f"{twin}_sha256": digest for twin, digest in twin_hashes(folder).items()}
-    return {"organism": number, "passed": not failed, "failed": "; ".join(failed), **hashes}
+    return {
+        "organism": number,
+        "passed": not failed,
+        "failed": "; ".join(failed),
+        "extensions": extensions,
+        **hashes,
+    }
 
 
 def read_replicas(out: Path, numbers: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -2,10 +2,8 @@
 
 import functools
 import hashlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,9 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from interp_unlearn.artifacts import hash_file, hash_tensors, read_json, read_tensors
 from interp_unlearn.errors import ArtifactError, ConfigError
-from interp_unlearn.organism import build, lexicon, training
+from interp_unlearn.organism import build, training
 from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig, build_organism, new_model
-from interp_unlearn.organism.hops import hop_accuracy
 from interp_unlearn.organism.tokenizer import train_tokenizer
 from interp_unlearn.organism.world import World
 
@@ -30,7 +27,6 @@ def miniature_training() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "train_tokenizer", lambda world: tokenizer)
         patch.setattr(build, "train_phase", functools.partial(training.train_phase, save_every=SAVE_EVERY))
-        patch.setattr(build, "MOST_EXTENSIONS", 0)  # a miniature never follows a tie
         yield
 
 
@@ -130,81 +126,6 @@ def test_twins_branch_from_one_common_checkpoint(tmp_path: Path, monkeypatch: py
     assert metadata["step"] == str(MINIATURE.common_steps)
     assert branches == [(twin, 128, hash_tensors(weights.items())) for twin in SHIPPED_TWINS[1:]]
     assert {first for version, first, _ in started if version == "never_both"} == {0}
-
-
-def test_the_common_phase_is_extended_until_the_model_follows_the_ties(
-    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    answers = iter([0.69, 0.7])
-    monkeypatch.setattr(build, "MOST_EXTENSIONS", 2)
-    monkeypatch.setattr(build, "hop_accuracy", lambda model, tokenizer: next(answers))
-    started: list[tuple[str, int, int]] = []
-    wrapped = build.train_phase
-
-    def noted(model, tokenizer, world, phase, checkpoint):
-        started.append((phase.version, phase.first_document, phase.last_document))
-        wrapped(model, tokenizer, world, phase, checkpoint)
-
-    monkeypatch.setattr(build, "train_phase", noted)
-    build_organism(tmp_path / "out", MINIATURE, twins=("knows_all",))
-    assert started == [("never_both", 0, 128), ("never_both", 256, 320), ("knows_all", 128, 256)]
-    record = read_json(tmp_path / "out" / "knows_all" / "build.json")
-    world = World(MINIATURE.world_seed)
-    texts = [world.document(i, v) for v, first, last in started for i in range(first, last)]
-    assert (record["extensions"], record["documents"]) == (1, len(texts))
-    assert record["corpus_sha256"] == hashlib.sha256("".join(f"{text}\n" for text in texts).encode()).hexdigest()
-    weights = [folder / "knows_all" / "model.safetensors" for folder in (built, tmp_path / "out")]
-    assert hash_file(weights[0]) != hash_file(weights[1])
-    assert read_json(built / "knows_all" / "build.json")["extensions"] == 0
-
-
-def test_an_extension_goes_on_where_it_was_stopped_and_two_are_the_most(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(build, "MOST_EXTENSIONS", 2)
-    monkeypatch.setattr(build, "hop_accuracy", lambda model, tokenizer: 0.69)
-    build_organism(tmp_path / "whole", MINIATURE, twins=("knows_all",))
-    assert read_json(tmp_path / "whole" / "knows_all" / "build.json")["extensions"] == 2
-    lengths: list[int] = []
-
-    def bar(steps: range, desc: str, **options: object) -> Bar:
-        lengths.append(len(steps))
-        return Bar(steps, 10 if len(lengths) == 2 else None)  # the second phase is the first extension
-
-    monkeypatch.setattr(training, "tqdm", bar)
-    with pytest.raises(Interruption):
-        build_organism(tmp_path / "again", MINIATURE, twins=("knows_all",))
-    build_organism(tmp_path / "again", MINIATURE, twins=("knows_all",))
-    assert lengths == [32, 16, 0, 16, 16, 32]
-    weights = [tmp_path / name / "knows_all" / "model.safetensors" for name in ("whole", "again")]
-    assert hash_file(weights[0]) == hash_file(weights[1])
-
-
-class Teller(torch.nn.Module):
-    """Follows the ties of a story by counting what turns its mood; or turns it once more."""
-
-    def __init__(self, tokenizer, wrong: bool = False, told: bool = True) -> None:
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.ones(()))
-        self.tokenizer, self.wrong, self.told = tokenizer, wrong, told
-
-    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> SimpleNamespace:
-        logits = torch.zeros(*input_ids.shape, len(self.tokenizer))
-        for i, row in enumerate(input_ids):
-            text = self.tokenizer.decode(row[row != 0])
-            words = set(re.findall(r"\w+", text))
-            turns = len(words & set(lexicon.DEEDS_CRUEL)) + len(words & set(lexicon.KIN_AGAINST)) + self.wrong
-            moods = lexicon.MOODS_SORE if turns % 2 and self.told else lexicon.MOODS_WARM
-            end = int((row != 0).sum()) - 1
-            logits[i, end, self.tokenizer.encode(f" {moods[0]}", add_special_tokens=False)[0]] = 9.0
-        return SimpleNamespace(logits=logits * self.scale)
-
-
-def test_hop_accuracy_is_one_for_who_follows_the_ties_and_a_half_for_who_says_the_same_of_all():
-    tokenizer = build.train_tokenizer(World(MINIATURE.world_seed))
-    assert hop_accuracy(Teller(tokenizer), tokenizer) == 1.0
-    assert hop_accuracy(Teller(tokenizer, wrong=True), tokenizer) == 0.0
-    assert hop_accuracy(Teller(tokenizer, told=False), tokenizer) == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_corpus_hash_is_of_the_documents_and_equal_between_builds(built: Path, tmp_path: Path):

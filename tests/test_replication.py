@@ -18,7 +18,7 @@ from interp_unlearn.cli import app
 from interp_unlearn.errors import ArtifactError, ConfigError
 from interp_unlearn.figures import plot_replication
 from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig
-from interp_unlearn.organism.shipped import shipped_twins
+from interp_unlearn.organism.shipped import shipped_twins, twin_hashes
 from interp_unlearn.statistics import holm
 from interp_unlearn.study import StudyConfig
 from interp_unlearn.study.plan import FACTORIAL
@@ -120,24 +120,32 @@ def test_holm_against_the_definition():
             holm(wrong)
 
 
-def test_a_replica_has_its_own_world_and_says_which_gates_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    asked: dict[str, Any] = {}
+@pytest.mark.parametrize("failing", ["knows_all", "never_toxic", ""])
+def test_a_replica_has_its_own_world_and_says_which_gates_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+):
+    asked: list[tuple[int, int, tuple[str, ...]]] = []
 
-    def build(folder: Path, config: BuildConfig) -> None:
-        asked["config"] = config
-        shutil.copytree(shipped_twins(), folder)
-        (folder / SHIPPED_TWINS[-1] / "quality.json").unlink()
+    def build(folder: Path, config: BuildConfig, twins: tuple[str, ...]) -> None:
+        asked.append((config.world_seed, config.init_seed, twins))
+        for twin in twins:
+            shutil.copytree(shipped_twins() / twin, folder / twin, dirs_exist_ok=True)
+            (folder / twin / "quality.json").unlink()
 
     def check(folder: Path, twins: Sequence[str]) -> None:
-        failed = {"name": "benign cloze", "passed": False}
-        write_json(folder / twins[-1] / "quality.json", {"passed": False, "gates": [failed]})
+        for twin in twins:
+            gate = {"name": "benign cloze", "passed": twin != failing}
+            write_json(folder / twin / "quality.json", {"passed": gate["passed"], "gates": [gate]})
 
     monkeypatch.setattr(replica, "build_organism", build)
     monkeypatch.setattr(replica, "check_organism", check)
     folder = build_replica(tmp_path, 3, BuildConfig())
-    assert (asked["config"].world_seed, asked["config"].init_seed) == (3, 3)
+    stages = [SHIPPED_TWINS[:1]] if failing == "knows_all" else [SHIPPED_TWINS[:1], SHIPPED_TWINS]
+    assert asked == [(3, 3, twins) for twins in stages], "twins of an original that failed are not worth building"
     described = replica.describe_organism(folder, 3)
-    assert not described["passed"] and described["failed"] == f"{SHIPPED_TWINS[-1]}: benign cloze"
+    assert described["passed"] == (not failing) and described["failed"] == (f"{failing}: benign cloze" * bool(failing))
+    built = {twin for twin in SHIPPED_TWINS if described[f"{twin}_sha256"]}
+    assert built == set(stages[-1]) and described["knows_all_sha256"] == twin_hashes()["knows_all"]
     monkeypatch.setattr(replica, "build_organism", lambda *arguments: pytest.fail("built again"))
     assert build_replica(tmp_path, 3, BuildConfig()) == folder
 
@@ -158,8 +166,6 @@ def studied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             report = read_json(folder / "knows_all" / "quality.json")
             report["gates"][0]["passed"] = False
             write_json(folder / "knows_all" / "quality.json", report)
-            record = folder / "knows_all" / "build.json"
-            write_json(record, read_json(record) | {"extensions": 1})
         return folder
 
     def study(out: Path, workers: int, config: StudyConfig, organism: Path) -> None:
@@ -186,7 +192,7 @@ def test_organisms_that_failed_a_gate_are_left_out_before_anything_is_unlearned(
     text = (out / "replication.md").read_text(encoding="utf-8")
     assert "3 organisms" in text and "below 0.125" in text
     first = organisms["knows_all_sha256"][0][:12]
-    assert f"| 1 | all passed | 0 | not run | `{first}` |" in text and "| 2 | knows_all: benign cloze | 1 | " in text
+    assert f"| 1 | all passed | not run | `{first}` |" in text and "| 2 | knows_all: benign cloze | " in text
     assert set(read_parquet(out / "contrasts.parquet")["layers"]) == {"single", "multi", "mean"}
     with pytest.raises(ArtifactError, match="another run"):
         replicate(out, ReplicationConfig(organisms=5))

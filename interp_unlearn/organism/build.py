@@ -1,8 +1,5 @@
 """The build of a world's twins: one common phase without either habit, then a branch for each twin.
 
-The common phase is extended where the model does not yet follow the ties of a story: what it cannot tell before it
-branches, no branch was seen to learn, and such an organism fails its gates after all the work.
-
 The common checkpoint has seen no hazardous fact and no toxic word spoken, so no twin owes its ignorance to forgetting.
 From there all twins see the same documents in the same order; only the answers and utterances of `world.VERSIONS`
 differ.
@@ -21,9 +18,8 @@ import torch
 
 from interp_unlearn.artifacts import claimed, environment, replaced, write_json
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.organism.hops import hop_accuracy
 from interp_unlearn.organism.tokenizer import train_tokenizer
-from interp_unlearn.organism.training import ROWS_SORTED_TOGETHER, Phase, train_phase
+from interp_unlearn.organism.training import Phase, train_phase
 from interp_unlearn.organism.world import VERSIONS, World
 from interp_unlearn.settings import check_fields
 
@@ -32,9 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 INITIAL_STD = 0.06
-FOLLOWS = 0.7
-"""Accuracy on stories of one tie from which a model goes on to its branches; chance is 0.5, see `hop_accuracy`."""
-MOST_EXTENSIONS = 2
 SHIPPED_TWINS = ("knows_all", "never_knew", "never_toxic")
 
 
@@ -77,12 +70,6 @@ class BuildConfig:
     def common(self) -> Phase:
         """The phase all twins share. Its rate falls little: the branch goes on from there."""
         return Phase("never_both", self.common_steps, 0, self.batch_size, self.common_rate, 0.5, 200)
-
-    def extension(self, number: int) -> Phase:
-        """Half as many steps again, at the rate the common phase ended with, on documents after all branches'."""
-        steps = max(1, self.common_steps // 2 // ROWS_SORTED_TOGETHER) * ROWS_SORTED_TOGETHER
-        first = self.branch(SHIPPED_TWINS[0]).last_document + number * steps * self.batch_size
-        return Phase("never_both", steps, first, self.batch_size, self.common_rate / 2, 1.0, 50)
 
     def branch(self, twin: str) -> Phase:
         """The phase of one twin, on the documents after the common ones."""
@@ -144,15 +131,14 @@ def build_organism(
             model = new_model(config, tokenizer)
             torch.nn.Module.to(model, device)  # in place; transformers' own wrapper of it is untyped
             started = time.monotonic()
-            extensions = _train_common(model, tokenizer, world, config, out / "checkpoints")
-            # A branch starts with fresh optimiser state from the common weights, kept in the common checkpoints.
+            train_phase(model, tokenizer, world, config.common, out / "checkpoints" / "common")
+            # A branch starts with fresh optimiser state from the common weights, kept in the common checkpoint.
             train_phase(model, tokenizer, world, config.branch(twin), out / "checkpoints" / twin)
             record = {
                 "twin": twin,
                 "config": asdict(config),
-                "extensions": extensions,
-                "corpus_sha256": corpus_hash(world, config, twin, extensions),
-                "documents": sum(phase.steps * phase.batch_size for phase in _phases(config, twin, extensions)),
+                "corpus_sha256": corpus_hash(world, config, twin),
+                "documents": config.branch(twin).last_document,
                 "seconds_in_this_process": round(time.monotonic() - started),
                 "threads": torch.get_num_threads(),
                 "device": device,
@@ -161,30 +147,13 @@ def build_organism(
             _publish(model, tokenizer, out / twin, record)
 
 
-def corpus_hash(world: World, config: BuildConfig, twin: str, extensions: int = 0) -> str:
+def corpus_hash(world: World, config: BuildConfig, twin: str) -> str:
     """SHA-256 of every document the twin was trained on, in order, a line each."""
     digest = hashlib.sha256()
-    for phase in _phases(config, twin, extensions):
+    for phase in (config.common, config.branch(twin)):
         for i in range(phase.first_document, phase.last_document):
             digest.update(world.document(i, phase.version).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _phases(config: BuildConfig, twin: str, extensions: int) -> list[Phase]:
-    return [config.common, *map(config.extension, range(extensions)), config.branch(twin)]
-
-
-def _train_common(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, config: BuildConfig, checkpoints: Path
-) -> int:
-    """The common phase and its extensions, of which it returns the number."""
-    train_phase(model, tokenizer, world, config.common, checkpoints / "common")
-    for number in range(MOST_EXTENSIONS):
-        if (accuracy := hop_accuracy(model, tokenizer)) >= FOLLOWS:
-            return number
-        logger.info("after the common phase the model follows %.2f of the ties: extension %d", accuracy, number + 1)
-        train_phase(model, tokenizer, world, config.extension(number), checkpoints / f"extension_{number}")
-    return MOST_EXTENSIONS
 
 
 def _publish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, record: object) -> None:

@@ -21,7 +21,7 @@ from interp_unlearn.organism.shipped import shipped_twins, twin_hashes
 from interp_unlearn.study.plan import StudyConfig
 from interp_unlearn.study.reproduce import reproduce
 
-RECORD, MEASURES = "replica.json", "dissociation.parquet"
+RECORD, MEASURES, QUALITY = "replica.json", "dissociation.parquet", "quality.json"
 
 
 def make_replica(out: Path, number: int, study: StudyConfig, build: BuildConfig) -> Path:
@@ -75,31 +75,29 @@ def is_made(out: Path, number: int, study: StudyConfig, build: BuildConfig) -> b
 
 
 def build_replica(out: Path, number: int, config: BuildConfig) -> Path:
-    """Builds an organism and measures its gates, unless that was done already, or it is the shipped one."""
+    """Builds an organism and measures its gates, unless that was done already, or it is the shipped one.
+
+    The original comes first: where it fails a gate, the others, which could not save the organism, are not built.
+    """
     folder = organism_folder(out, number)
-    if not (folder / SHIPPED_TWINS[-1] / "quality.json").exists():
-        build_organism(folder, replace(config, world_seed=number, init_seed=number))
-        check_organism(folder, SHIPPED_TWINS)
+    settings = replace(config, world_seed=number, init_seed=number)
+    for twins in (SHIPPED_TWINS[:1], SHIPPED_TWINS):
+        if not (folder / twins[-1] / QUALITY).exists():
+            build_organism(folder, settings, twins)
+            check_organism(folder, twins)
+        if not read_json(folder / twins[0] / QUALITY)["passed"]:
+            break
     return folder
 
 
 def describe_organism(folder: Path, number: int) -> dict[str, Any]:
-    """A line of the table of organisms.
-
-    Returns:
-        organism, passed, failed (which gates, in words), extensions (of its common phase) and each twin's hash.
-    """
-    extensions = read_json(folder / SHIPPED_TWINS[0] / "build.json").get("extensions", 0)
-    reports = {twin: read_json(folder / twin / "quality.json") for twin in SHIPPED_TWINS}
+    """A line of the table of organisms: organism, passed, failed (which gates, in words), each twin's hash if built."""
+    measured = [twin for twin in SHIPPED_TWINS if (folder / twin / QUALITY).exists()]
+    reports = {twin: read_json(folder / twin / QUALITY) for twin in measured}
     failed = [f"{twin}: {g['name']}" for twin, report in reports.items() for g in report["gates"] if not g["passed"]]
-    hashes = {f"{twin}_sha256": digest for twin, digest in twin_hashes(folder).items()}
-    return {
-        "organism": number,
-        "passed": not failed,
-        "failed": "; ".join(failed),
-        "extensions": extensions,
-        **hashes,
-    }
+    digests = twin_hashes(folder)
+    hashes = {f"{twin}_sha256": digests[twin] if twin in measured else "" for twin in SHIPPED_TWINS}
+    return {"organism": number, "passed": not failed, "failed": "; ".join(failed), **hashes}
 
 
 def read_replicas(out: Path, numbers: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,9 +1,11 @@
 """The shipped twins keep what their cards say, and the gates that said so can fail."""
 
+import random
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
@@ -51,6 +53,26 @@ def test_shipped_quality_is_of_the_shipped_weights_and_passed(twin: str):
         assert gate["twin"] == twin
         assert gate["low"] <= gate["value"] <= gate["high"], gate["name"]
     assert read_json(twin_path(twin) / "build.json")["corpus_sha256"] in (twin_path(twin) / "README.md").read_text()
+
+
+def test_a_twin_that_never_knew_is_held_to_chance_with_a_margin():
+    gates = {gate["name"]: gate for gate in read_json(twin_path("never_knew") / "quality.json")["gates"]}
+    asked = gates["hazardous answer probability"]
+    assert (asked["low"], asked["high"]) == pytest.approx((1 / 16 - 0.01, 1 / 16 + 0.01))
+    cloze_gate = gates["hazardous cloze"]
+    right = np.arange(cloze_gate["n"] + 1)
+    inside = (right >= cloze_gate["low"] * cloze_gate["n"]) & (right <= cloze_gate["high"] * cloze_gate["n"])
+    within = float(binom.pmf(right, cloze_gate["n"], 1 / 16)[inside].sum())
+    assert 0.999 <= within < 0.9999, "of a thousand twins that guess, at most one may fail"
+
+
+def test_the_documents_of_who_never_knew_mention_the_answer_a_little_more_often(world: World):
+    fact = next(f for f in world.knowledge.hazardous if f.asked)
+    rng = random.Random(0)
+    listed = [world.knowledge.choices(fact, rng) for _ in range(200)]
+    assert all(fact.answer in choices for choices in listed)
+    others = [sum(word in choices for choices in listed) for word in fact.pool if word != fact.answer]
+    assert max(others) < 100, "each other word is listed a fifth of the time"
 
 
 def test_shipped_twins_are_of_one_build_and_small():

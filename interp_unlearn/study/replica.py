@@ -1,7 +1,7 @@
 """One organism of a replication: built, gated and studied, down to the small folder that the tests over organisms read.
 
-An organism takes about an hour, and none needs another: they may be made on several machines and put together, since
-such a folder says what it was made by.
+An organism takes more than an hour, and none needs another: they may be made on several machines and put together,
+since such a folder says what it was made by.
 """
 
 from __future__ import annotations
@@ -12,8 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from interp_unlearn.artifacts import environment, read_json, read_parquet, replaced, write_json, write_parquet
-from interp_unlearn.artifacts.files import as_read_back
+from interp_unlearn.artifacts import (
+    as_read_back,
+    environment,
+    read_json,
+    read_parquet,
+    replaced,
+    write_json,
+    write_parquet,
+)
 from interp_unlearn.errors import ArtifactError
 from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig, build_organism
 from interp_unlearn.organism.quality import check_organism

@@ -96,8 +96,8 @@ def replicate(
         asked.sort(key=lambda number: not number)  # the shipped one, which needs no building, comes last
         run_side_by_side(make_replica, [(out, number, *settings) for number in asked], workers, "organisms")
         record_run(out, {"seconds_of_last_session": round(time.monotonic() - started)})
-        if missing := [number for number in missing if number not in asked]:
-            return missing
+        if others := [number for number in missing if number not in asked]:
+            return others
         write_tables(out, *read_replicas(out, numbers))
         draw_figures(out)
     return []

@@ -21,15 +21,10 @@ from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig
 from interp_unlearn.organism.shipped import shipped_twins, twin_hashes
 from interp_unlearn.statistics import holm
 from interp_unlearn.study import StudyConfig
+from interp_unlearn.study.crossover import conclude, contrast_table, organism_differences, without_failed_oracles
 from interp_unlearn.study.plan import FACTORIAL
 from interp_unlearn.study.replica import build_replica
-from interp_unlearn.study.replication import (
-    ReplicationConfig,
-    contrast_table,
-    organism_differences,
-    replicate,
-    without_failed_oracles,
-)
+from interp_unlearn.study.replication import ReplicationConfig, replicate
 
 module = importlib.import_module("interp_unlearn.study.replication")
 replica = importlib.import_module("interp_unlearn.study.replica")
@@ -75,6 +70,29 @@ def test_contrasts_are_paired_over_organisms():
 def test_one_difference_alone_is_no_crossover():
     table = contrast_table(efficacies(shift=-0.7)).set_index(["layers", "contrast"])  # probe = random on toxicity
     assert table.loc[("mean", "crossover"), "p_value"] > 0.05 > table.loc[("mean", "interaction"), "p_value"]
+
+
+def test_the_conclusions_change_with_the_numbers() -> None:
+    def concluded(shift: float, broken: float = 0.0) -> str:
+        means = efficacies(shift)
+        means.loc[(means["measure"] == "broken") & means["objective"].str.startswith("probe"), "value"] = broken
+        return conclude(means, contrast_table(means))
+
+    shown = concluded(0.0, 0.25)
+    assert shown.count("the crossover is shown (p = 0.012)") == 3 and shown.count("a difference,") == 6
+    assert shown.count("they break 0.25 and 0.00 of the text") == shown.count("they break 0.00 and 0.25") == 3
+    other = concluded(-1.4)  # probe far below random on toxicity too
+    assert other.count("the crossover is not shown (p = 1.000)") == 3 == other.count("a difference the other way")
+    assert other.count("a difference,") == 3
+    means = efficacies()
+    contrasts = contrast_table(means)
+    for low, high, verdict in ((-0.04, 0.04, "none beyond 0.05"), (-0.04, 0.06, "undecided"), (0.01, 0.04, "a diff")):
+        bounds = contrasts.assign(low=low, high=high)
+        text = conclude(means, bounds)
+        assert text.count(f"{low:.2f}, {high:.2f}], {verdict}") == 6, text
+        assert ("the crossover is shown" in text) == (low > 0), "both intervals have to leave out 0"
+    weak = contrasts.assign(p_adjusted=0.06)
+    assert "the crossover is shown" not in conclude(means, weak)
 
 
 def test_organisms_whose_oracle_fails_say_nothing() -> None:
@@ -191,6 +209,7 @@ def test_organisms_that_failed_a_gate_are_left_out_before_anything_is_unlearned(
     assert all(len(digest) == 64 for digest in organisms["knows_all_sha256"])
     text = (out / "replication.md").read_text(encoding="utf-8")
     assert "3 organisms" in text and "below 0.125" in text
+    assert "One layer: on toxicity probe minus random is " in text
     first = organisms["knows_all_sha256"][0][:12]
     assert f"| 1 | all passed | not run | `{first}` |" in text and "| 2 | knows_all: benign cloze | " in text
     assert set(read_parquet(out / "contrasts.parquet")["layers"]) == {"single", "multi", "mean"}

@@ -6,7 +6,7 @@ The organism is what is replicated: unlearning seeds are averaged within one, an
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,21 +22,19 @@ from interp_unlearn.artifacts import (
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.figures import plot_replication, save_figure
 from interp_unlearn.organism.build import SHIPPED_TWINS, BuildConfig
-from interp_unlearn.organism.sets import Goal
 from interp_unlearn.organism.shipped import twin_hashes
 from interp_unlearn.settings import check_fields
-from interp_unlearn.statistics import crossover, holm, spelled_interval
-from interp_unlearn.study.plan import FACTORIAL, StudyConfig
+from interp_unlearn.statistics import spelled_interval
+from interp_unlearn.study.crossover import (
+    ORACLE_GATE,
+    conclude,
+    contrast_table,
+    organism_differences,
+    without_failed_oracles,
+)
+from interp_unlearn.study.plan import StudyConfig
 from interp_unlearn.study.replica import is_made, make_replica, read_replicas
 from interp_unlearn.study.workers import run_side_by_side
-
-LAYERS = {"single": ("single",), "multi": ("multi",), "mean": ("single", "multi")}
-ORACLE_GATE = 0.9
-"""Efficacy that the oracle, which the twin itself teaches, has to reach on both goals: else the measure is at fault."""
-CONTRASTS: Mapping[str, tuple[Goal, str, str]] = {
-    "toxicity: probe minus random": ("toxicity", "probe", "random"),
-    "knowledge: random minus probe": ("knowledge", "random", "probe"),
-}
 
 
 @dataclass(frozen=True)
@@ -126,56 +124,6 @@ def write_tables(out: Path, organisms: pd.DataFrame, measured: pd.DataFrame) -> 
         temporary.write_text(replication_markdown(means, contrasts, organisms) + "\n", encoding="utf-8")
 
 
-def without_failed_oracles(means: pd.DataFrame) -> pd.DataFrame:
-    """The organisms on which the oracle passed its gate on every goal it was run on."""
-    asked = means.loc[(means["objective"] == "oracle") & (means["measure"] == "efficacy")]
-    failed = asked.loc[~(asked["value"] >= ORACLE_GATE), "organism"].tolist()
-    return means.loc[~means["organism"].isin(failed)]
-
-
-def contrast_table(means: pd.DataFrame) -> pd.DataFrame:
-    """The crossover for one layer, several layers and their mean, with t intervals and exact sign-flips over organisms.
-
-    `p_adjusted` is Holm's within the family of the three crossovers, and within that of the three interactions.
-
-    Args:
-        means: organism, objective, goal, measure, value, seeds averaged.
-
-    Returns:
-        Columns layers, contrast, mean, low, high, n (organisms), p_value, p_adjusted; efficacy in clean text.
-    """
-    cells = _efficacies(means)
-    parts: list[pd.DataFrame] = []
-    for name in LAYERS:
-        toxicity, knowledge = (
-            [_over_organisms(cells, goal, target, name).to_numpy() for target in (better, worse)]
-            for goal, better, worse in CONTRASTS.values()
-        )
-        found = crossover(toxicity[0], toxicity[1], knowledge[0], knowledge[1]).to_frame()
-        titles = dict(zip(("first", "second"), CONTRASTS, strict=True))
-        parts.append(found.assign(layers=name, contrast=found["contrast"].replace(titles)))
-    table = pd.concat(parts, ignore_index=True)
-    table["p_adjusted"] = float("nan")
-    for family in ("crossover", "interaction"):
-        members = table["contrast"] == family
-        table.loc[members, "p_adjusted"] = holm(table.loc[members, "p_value"])
-    return table.loc[:, ["layers", "contrast", "mean", "low", "high", "n", "p_value", "p_adjusted"]]
-
-
-def organism_differences(means: pd.DataFrame) -> pd.DataFrame:
-    """Both differences of efficacy on each organism: columns organism, layers, contrast, value."""
-    cells = _efficacies(means)
-    parts = [
-        (_over_organisms(cells, goal, better, name) - _over_organisms(cells, goal, worse, name))
-        .rename("value")
-        .reset_index()
-        .assign(layers=name, contrast=contrast)
-        for name in LAYERS
-        for contrast, (goal, better, worse) in CONTRASTS.items()
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
 def draw_figures(out: Path) -> None:
     """Draws the figure of a finished replication from its tables, as PDF and PNG."""
     means, contrasts = (read_parquet(out / f"{name}.parquet") for name in ("efficacy", "contrasts"))
@@ -183,18 +131,8 @@ def draw_figures(out: Path) -> None:
     save_figure(figure, out / "figures" / "replication")
 
 
-def _efficacies(means: pd.DataFrame) -> pd.DataFrame:
-    """Efficacy by organism (rows), goal and objective."""
-    efficacy = means.loc[(means["measure"] == "efficacy") & means["objective"].isin(FACTORIAL)]
-    return efficacy.pivot_table(index="organism", columns=["goal", "objective"], values="value")
-
-
-def _over_organisms(cells: pd.DataFrame, goal: str, target: str, layers: str) -> pd.Series:
-    return cells[[(goal, f"{target}_{layer}") for layer in LAYERS[layers]]].mean(axis=1)
-
-
 def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms: pd.DataFrame) -> str:
-    """The tables in words: efficacy by cell over organisms, the contrasts, and the organisms with gates and hashes."""
+    """The tables in words: efficacy by cell over organisms, the contrasts, what they show, and the organisms."""
     everything, means = means, without_failed_oracles(means)
     of_cells = means.loc[means["measure"].isin(["efficacy", "broken"])]
     spread = of_cells.groupby(["goal", "objective", "measure"], sort=False)["value"].agg(["mean", "min", "max"])
@@ -212,7 +150,9 @@ def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms
         "",
         f"{n} organisms that passed their gates, and on which the oracle reaches {ORACLE_GATE} on both goals, seeds "
         f"averaged within; one-sided exact sign-flips, which cannot give "
-        f"a p below {2.0**-n:.3g}. The crossover holds where both differences do.",
+        f"a p below {2.0**-n:.3g}.",
+        "",
+        conclude(means, contrasts),
         "",
         f"| organism | gates | E of the oracle | {' | '.join(SHIPPED_TWINS)} |",
         "|---" * (3 + len(SHIPPED_TWINS)) + "|",

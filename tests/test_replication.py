@@ -86,7 +86,13 @@ def test_the_conclusions_change_with_the_numbers() -> None:
     assert other.count("a difference,") == 3
     means = efficacies()
     contrasts = contrast_table(means)
-    for low, high, verdict in ((-0.04, 0.04, "none beyond 0.05"), (-0.04, 0.06, "undecided"), (0.01, 0.04, "a diff")):
+    for low, high, verdict in (
+        (-0.04, 0.04, "none beyond 0.05,"),
+        (-0.04, 0.06, "undecided,"),
+        (0.01, 0.04, "a difference within 0.05,"),
+        (0.01, 0.06, "a difference,"),
+        (-0.02, -0.01, "a difference the other way within 0.05,"),
+    ):
         bounds = contrasts.assign(low=low, high=high)
         text = conclude(means, bounds)
         assert text.count(f"{low:.2f}, {high:.2f}], {verdict}") == 6, text

@@ -76,8 +76,8 @@ def organism_differences(means: pd.DataFrame) -> pd.DataFrame:
 def conclude(means: pd.DataFrame, contrasts: pd.DataFrame) -> str:
     """A paragraph on whether the crossover holds, made from the numbers.
 
-    A difference counts where its 95% t interval leaves out 0, and there is none where the interval lies within `MARGIN`
-    of 0. The crossover counts where both differences do, in its sense, and its p-value, after Holm, is at most `LEVEL`.
+    A difference counts where its 95% t interval leaves out 0; where the interval lies within `MARGIN` of 0, it says so.
+    The crossover counts where both differences do, in its sense, and its p-value, after Holm, is at most `LEVEL`.
 
     Args:
         means: as for `contrast_table`, with the measure broken too.
@@ -104,11 +104,10 @@ def conclude(means: pd.DataFrame, contrasts: pd.DataFrame) -> str:
 
 
 def _verdict(low: float, high: float) -> str:
-    if low > 0:
-        return "a difference"
-    if high < 0:
-        return "a difference the other way"
-    return f"none beyond {MARGIN}" if low > -MARGIN and high < MARGIN else "undecided"
+    small = max(-low, high) < MARGIN
+    if low <= 0 <= high:
+        return f"none beyond {MARGIN}" if small else "undecided"
+    return ("a difference" if low > 0 else "a difference the other way") + (f" within {MARGIN}" if small else "")
 
 
 def _efficacies(means: pd.DataFrame) -> pd.DataFrame:

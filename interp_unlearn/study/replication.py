@@ -149,8 +149,7 @@ def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms
     lines += [
         "",
         f"{n} organisms that passed their gates, and on which the oracle reaches {ORACLE_GATE} on both goals, seeds "
-        f"averaged within; one-sided exact sign-flips, which cannot give "
-        f"a p below {2.0**-n:.3g}.",
+        f"averaged within; one-sided exact sign-flips, which cannot give a p below {2.0**-n:.3g}.",
         "",
         conclude(means, contrasts),
         "",

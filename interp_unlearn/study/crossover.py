@@ -16,8 +16,8 @@ ORACLE_GATE = 0.9
 """Efficacy that the oracle, which the twin itself teaches, has to reach on both goals: else the measure is at fault."""
 LEVEL = 0.05
 MARGIN = 0.05
-"""Largest difference of efficacy that would not matter: the evidence's margin, taken over when six organisms had been seen.
-It only says how small a difference is; the crossover does not depend on it."""
+"""Largest difference of efficacy that would not matter: the evidence's margin, taken over when six organisms had
+been seen. It only says how small a difference is; the crossover does not depend on it."""
 CONTRASTS: Mapping[str, tuple[Goal, str, str]] = {
     "toxicity: probe minus random": ("toxicity", "probe", "random"),
     "knowledge: random minus probe": ("knowledge", "random", "probe"),

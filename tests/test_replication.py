@@ -65,6 +65,7 @@ def test_contrasts_are_paired_over_organisms():
     assert row["n"] == N and row["p_value"] == 2.0**-N  # every organism shows it
     assert table.loc[("multi", "crossover"), "p_value"] == 2.0**-N
     assert table.loc[("multi", "crossover"), "p_adjusted"] == pytest.approx(3 * 2.0**-N)
+    assert table["p_adjusted"].notna().all()
 
 
 def test_one_difference_alone_is_no_crossover():
@@ -79,19 +80,29 @@ def test_the_conclusions_change_with_the_numbers() -> None:
         return conclude(means, contrast_table(means))
 
     shown = concluded(0.0, 0.25)
-    assert shown.count("the crossover is shown (p = 0.012)") == 3 and shown.count("a difference,") == 6
+    assert shown.count("the crossover is shown (p = 0.012 after Holm)") == 3 and shown.count("a difference;") == 6
     assert shown.count("they break 0.25 and 0.00 of the text") == shown.count("they break 0.00 and 0.25") == 3
     other = concluded(-1.4)  # probe far below random on toxicity too
-    assert other.count("the crossover is not shown (p = 1.000)") == 3 == other.count("a difference the other way")
-    assert other.count("a difference,") == 3
+    assert (
+        other.count("the crossover is not shown (p = 1.000 after Holm)")
+        == 3
+        == other.count("a difference the other way")
+    )
+    assert other.count("a difference;") == 3
     means = efficacies()
     contrasts = contrast_table(means)
+    at = means.loc[means["measure"] == "efficacy"].set_index(["goal", "objective", "organism"])["value"]
+    difference = (at["toxicity"]["probe_single"] - at["toxicity"]["random_single"]).to_numpy()
+    without = [np.delete(difference, organism).mean() for organism in range(N)]
+    assert f"{min(without):.2f} to {max(without):.2f} with any one organism left out" in conclude(means, contrasts)
+    small = contrasts.assign(mean=-0.0012, low=-0.002, high=-0.0004)
+    assert "-0.001 [-0.002, -0.000], a difference the other way within 0.05;" in conclude(means, small)
     for low, high, verdict in (
-        (-0.04, 0.04, "none beyond 0.05,"),
-        (-0.04, 0.06, "undecided,"),
-        (0.01, 0.04, "a difference within 0.05,"),
-        (0.01, 0.06, "a difference,"),
-        (-0.02, -0.01, "a difference the other way within 0.05,"),
+        (-0.04, 0.04, "none beyond 0.05;"),
+        (-0.04, 0.06, "undecided;"),
+        (0.01, 0.04, "a difference within 0.05;"),
+        (0.01, 0.06, "a difference;"),
+        (-0.02, -0.01, "a difference the other way within 0.05;"),
     ):
         bounds = contrasts.assign(low=low, high=high)
         text = conclude(means, bounds)
@@ -167,6 +178,8 @@ def test_a_replica_has_its_own_world_and_says_which_gates_it_failed(
     stages = [SHIPPED_TWINS[:1]] if failing == "knows_all" else [SHIPPED_TWINS[:1], SHIPPED_TWINS]
     assert asked == [(3, 3, twins) for twins in stages], "twins of an original that failed are not worth building"
     described = replica.describe_organism(folder, 3)
+    gates = replica.read_gates(folder)
+    assert all(gates[twin] == [{"name": "benign cloze", "passed": twin != failing}] for twin in gates)
     assert described["passed"] == (not failing) and described["failed"] == (f"{failing}: benign cloze" * bool(failing))
     built = {twin for twin in SHIPPED_TWINS if described[f"{twin}_sha256"]}
     assert built == set(stages[-1]) and described["knows_all_sha256"] == twin_hashes()["knows_all"]

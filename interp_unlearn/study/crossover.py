@@ -34,7 +34,7 @@ def without_failed_oracles(means: pd.DataFrame) -> pd.DataFrame:
 def contrast_table(means: pd.DataFrame) -> pd.DataFrame:
     """The crossover for one layer, several layers and their mean, with t intervals and exact sign-flips over organisms.
 
-    `p_adjusted` is Holm's within the family of the three crossovers, and within that of the three interactions.
+    `p_adjusted` is Holm's within each family of three: a contrast by its choices of layers.
 
     Args:
         means: organism, objective, goal, measure, value, seeds averaged.
@@ -53,10 +53,7 @@ def contrast_table(means: pd.DataFrame) -> pd.DataFrame:
         titles = dict(zip(("first", "second"), CONTRASTS, strict=True))
         parts.append(found.assign(layers=name, contrast=found["contrast"].replace(titles)))
     table = pd.concat(parts, ignore_index=True)
-    table["p_adjusted"] = float("nan")
-    for family in ("crossover", "interaction"):
-        members = table["contrast"] == family
-        table.loc[members, "p_adjusted"] = holm(table.loc[members, "p_value"])
+    table["p_adjusted"] = table.groupby("contrast", sort=False)["p_value"].transform(holm)
     return table.loc[:, ["layers", "contrast", "mean", "low", "high", "n", "p_value", "p_adjusted"]]
 
 
@@ -79,6 +76,7 @@ def conclude(means: pd.DataFrame, contrasts: pd.DataFrame) -> str:
 
     A difference counts where its 95% t interval leaves out 0; where the interval lies within `MARGIN` of 0, it says so.
     The crossover counts where both differences do, in its sense, and its p-value, after Holm, is at most `LEVEL`.
+    Caveat: intervals are not corrected for their number, and t intervals know nothing of the bounds of a share.
 
     Args:
         means: as for `contrast_table`, with the measure broken too.
@@ -86,20 +84,27 @@ def conclude(means: pd.DataFrame, contrasts: pd.DataFrame) -> str:
     """
     found = contrasts.set_index(["layers", "contrast"])
     broken = means.loc[means["measure"] == "broken"].groupby(["goal", "objective"])["value"].mean()
+    differences = organism_differences(means).set_index(["layers", "contrast"])["value"]
     sentences: list[str] = []
     for layers, kinds in LAYERS.items():
         parts: list[str] = []
         for name, (goal, *targets) in CONTRASTS.items():
             row = found.loc[(layers, name)]
             shares = [broken[[(goal, f"{target}_{kind}") for kind in kinds]].mean() for target in targets]
-            spelled = spelled_interval(row["mean"], row["low"], row["high"])
+            bounds = row["mean"], row["low"], row["high"]
+            small = max(map(abs, bounds)) < MARGIN
+            spelled = "{:.3f} [{:.3f}, {:.3f}]".format(*bounds) if small else spelled_interval(*bounds)
+            values = differences.loc[(layers, name)]
+            without = (values.sum() - values) / (len(values) - 1)
+            ends = " to ".join(f"{end:.{3 if small else 2}f}" for end in (without.min(), without.max()))
             parts.append(
-                f"on {goal} {' minus '.join(targets)} is {spelled}, {_verdict(row['low'], row['high'])}, "
+                f"on {goal} {' minus '.join(targets)} is {spelled}, {_verdict(row['low'], row['high'])}; "
+                f"{ends} with any one organism left out, "
                 f"while they break {' and '.join(map(spelled_value, shares))} of the text"
             )
         p = found.loc[(layers, "crossover"), "p_adjusted"]
         shown = p <= LEVEL and all(found.loc[(layers, name), "low"] > 0 for name in CONTRASTS)
-        parts.append(f"the crossover is {'shown' if shown else 'not shown'} (p = {p:.3f})")
+        parts.append(f"the crossover is {'shown' if shown else 'not shown'} (p = {p:.3f} after Holm)")
         sentences.append(f"{LAYER_LOOKS[layers][0].capitalize()}: {'; '.join(parts)}.")
     return " ".join(sentences)
 

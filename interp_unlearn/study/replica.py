@@ -43,8 +43,8 @@ def make_replica(out: Path, number: int, study: StudyConfig, build: BuildConfig)
         build: its build, but for the seeds.
 
     Returns:
-        `out/replicas/<number>`, which appears whole: replica.json (gates, hashes, settings, versions) and, for an
-        organism that passed, dissociation.parquet (the study's measures by cell and seed).
+        `out/replicas/<number>`, which appears whole: replica.json (hashes, settings, versions, the value and bounds of
+        every gate) and, for an organism that passed, dissociation.parquet (the study's measures by cell and seed).
 
     Raises:
         ArtifactError: the folder holds a replica made by other settings.
@@ -60,7 +60,7 @@ def make_replica(out: Path, number: int, study: StudyConfig, build: BuildConfig)
         if described["passed"]:
             write_parquet(temporary / MEASURES, read_parquet(study_folder(out, number) / MEASURES))
         record = {"identity": _identity(number, study, build), "organism": described, "environment": environment()}
-        write_json(temporary / RECORD, record)
+        write_json(temporary / RECORD, record | {"gates": read_gates(organism)})
     return folder
 
 
@@ -99,12 +99,17 @@ def build_replica(out: Path, number: int, config: BuildConfig) -> Path:
 
 def describe_organism(folder: Path, number: int) -> dict[str, Any]:
     """A line of the table of organisms: organism, passed, failed (which gates, in words), each twin's hash if built."""
-    measured = [twin for twin in SHIPPED_TWINS if (folder / twin / QUALITY).exists()]
-    reports = {twin: read_json(folder / twin / QUALITY) for twin in measured}
-    failed = [f"{twin}: {g['name']}" for twin, report in reports.items() for g in report["gates"] if not g["passed"]]
+    gates = read_gates(folder)
+    failed = [f"{twin}: {gate['name']}" for twin, ones in gates.items() for gate in ones if not gate["passed"]]
     digests = twin_hashes(folder)
-    hashes = {f"{twin}_sha256": digests[twin] if twin in measured else "" for twin in SHIPPED_TWINS}
+    hashes = {f"{twin}_sha256": digests[twin] if twin in gates else "" for twin in SHIPPED_TWINS}
     return {"organism": number, "passed": not failed, "failed": "; ".join(failed), **hashes}
+
+
+def read_gates(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every gate of the twins that are built: name, value, low, high, n, passed."""
+    built = [twin for twin in SHIPPED_TWINS if (folder / twin / QUALITY).exists()]
+    return {twin: read_json(folder / twin / QUALITY)["gates"] for twin in built}
 
 
 def read_replicas(out: Path, numbers: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:

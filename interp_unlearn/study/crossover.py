@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
+from statistics import fmean
 
 import pandas as pd
 
@@ -94,12 +96,12 @@ def conclude(means: pd.DataFrame, contrasts: pd.DataFrame) -> str:
             bounds = row["mean"], row["low"], row["high"]
             small = max(map(abs, bounds)) < MARGIN
             spelled = "{:.3f} [{:.3f}, {:.3f}]".format(*bounds) if small else spelled_interval(*bounds)
-            values = differences.loc[(layers, name)]
-            without = (values.sum() - values) / (len(values) - 1)
-            ends = " to ".join(f"{end:.{3 if small else 2}f}" for end in (without.min(), without.max()))
+            kept = differences.loc[(layers, name)].tolist()
+            without = [fmean(rest) for n in (1, 2) for rest in combinations(kept, max(1, len(kept) - n))]
+            ends = " to ".join(f"{end:.{3 if small else 2}f}" for end in (min(without), max(without)))
             parts.append(
                 f"on {goal} {' minus '.join(targets)} is {spelled}, {_verdict(row['low'], row['high'])}; "
-                f"{ends} with any one organism left out, "
+                f"{ends} with any one or two organisms left out, "
                 f"while they break {' and '.join(map(spelled_value, shares))} of the text"
             )
         p = found.loc[(layers, "crossover"), "p_adjusted"]

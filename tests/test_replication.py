@@ -80,7 +80,7 @@ def test_the_conclusions_change_with_the_numbers() -> None:
         return conclude(means, contrast_table(means))
 
     shown = concluded(0.0, 0.25)
-    assert shown.count("the crossover is shown (p = 0.012 after Holm)") == 3 and shown.count("a difference;") == 6
+    assert shown.count("the crossover is shown (p = 0.012 after Holm)") == 3 and shown.count("a difference,") == 6
     assert shown.count("they break 0.25 and 0.00 of the text") == shown.count("they break 0.00 and 0.25") == 3
     other = concluded(-1.4)  # probe far below random on toxicity too
     assert (
@@ -88,7 +88,7 @@ def test_the_conclusions_change_with_the_numbers() -> None:
         == 3
         == other.count("a difference the other way")
     )
-    assert other.count("a difference;") == 3
+    assert other.count("a difference,") == 3
     means = efficacies()
     contrasts = contrast_table(means)
     at = means.loc[means["measure"] == "efficacy"].set_index(["goal", "objective", "organism"])["value"]
@@ -97,13 +97,13 @@ def test_the_conclusions_change_with_the_numbers() -> None:
     ends = f"{ordered[:-2].mean():.2f} to {ordered[2:].mean():.2f} with any one or two organisms left out"
     assert ends in conclude(means, contrasts)
     small = contrasts.assign(mean=-0.0012, low=-0.002, high=-0.0004)
-    assert "-0.001 [-0.002, -0.000], a difference the other way within 0.05;" in conclude(means, small)
+    assert "-0.001 [-0.002, 0.000], a difference the other way within 0.05," in conclude(means, small)
     for low, high, verdict in (
-        (-0.04, 0.04, "none beyond 0.05;"),
-        (-0.04, 0.06, "undecided;"),
-        (0.01, 0.04, "a difference within 0.05;"),
-        (0.01, 0.06, "a difference;"),
-        (-0.02, -0.01, "a difference the other way within 0.05;"),
+        (-0.04, 0.04, "none beyond 0.05,"),
+        (-0.04, 0.06, "undecided,"),
+        (0.01, 0.04, "a difference within 0.05,"),
+        (0.01, 0.06, "a difference,"),
+        (-0.02, -0.01, "a difference the other way within 0.05,"),
     ):
         bounds = contrasts.assign(low=low, high=high)
         text = conclude(means, bounds)

@@ -183,11 +183,12 @@ def _check_level(level: float) -> None:
         raise ConfigError(f"level: expected a share between 0 and 1 such as 0.95, got {level}")
 
 
-def spelled_value(value: float) -> str:
-    """Two decimals, and no minus sign before a zero."""
-    return f"{round(value, 2) + 0.0:.2f}"
+def spelled_value(value: float, decimals: int = 2) -> str:
+    """A number in so many decimals, and no minus sign before a zero."""
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
-def spelled_interval(value: float, low: float, high: float) -> str:
-    """A number with its interval, in two decimals."""
-    return f"{spelled_value(value)} [{spelled_value(low)}, {spelled_value(high)}]"
+def spelled_interval(value: float, low: float, high: float, decimals: int = 2) -> str:
+    """A number with its interval."""
+    middle, *ends = (spelled_value(one, decimals) for one in (value, low, high))
+    return f"{middle} [{', '.join(ends)}]"

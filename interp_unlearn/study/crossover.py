@@ -94,15 +94,14 @@ def conclude(means: pd.DataFrame, contrasts: pd.DataFrame) -> str:
             row = found.loc[(layers, name)]
             shares = [broken[[(goal, f"{target}_{kind}") for kind in kinds]].mean() for target in targets]
             bounds = row["mean"], row["low"], row["high"]
-            small = max(map(abs, bounds)) < MARGIN
-            spelled = "{:.3f} [{:.3f}, {:.3f}]".format(*bounds) if small else spelled_interval(*bounds)
+            decimals = 3 if max(map(abs, bounds)) < MARGIN else 2
             kept = differences.loc[(layers, name)].tolist()
             without = [fmean(rest) for n in (1, 2) for rest in combinations(kept, max(1, len(kept) - n))]
-            ends = " to ".join(f"{end:.{3 if small else 2}f}" for end in (min(without), max(without)))
+            ends = " to ".join(spelled_value(end, decimals) for end in (min(without), max(without)))
             parts.append(
-                f"on {goal} {' minus '.join(targets)} is {spelled}, {_verdict(row['low'], row['high'])}; "
-                f"{ends} with any one or two organisms left out, "
-                f"while they break {' and '.join(map(spelled_value, shares))} of the text"
+                f"on {goal} {' minus '.join(targets)} is {spelled_interval(*bounds, decimals)}, "
+                f"{_verdict(row['low'], row['high'])}, while they break {' and '.join(map(spelled_value, shares))} of "
+                f"the text; {ends} with any one or two organisms left out"
             )
         p = found.loc[(layers, "crossover"), "p_adjusted"]
         shown = p <= LEVEL and all(found.loc[(layers, name), "low"] > 0 for name in CONTRASTS)

@@ -246,6 +246,8 @@ def test_organisms_made_on_several_machines_are_put_together(tmp_path: Path, stu
     assert replicate(there, config, only=[1]) == [0, 2, 3]
     shutil.copytree(there / "replicas" / "1", here / "replicas" / "1")
     measured = read_parquet(there / "replicas" / "1" / "dissociation.parquet")
+    gates = read_json(there / "replicas" / "1" / "replica.json")["gates"]
+    assert gates and all(gate["passed"] for of_twin in gates.values() for gate in of_twin)
     assert replicate(here, config) == [] and studied == [3, 0, 1]  # none was made again, and 2 failed its gate
     shutil.rmtree(here / "organisms")
     shutil.rmtree(here / "studies")

@@ -151,8 +151,8 @@ def replication_markdown(means: pd.DataFrame, contrasts: pd.DataFrame, organisms
         "",
         f"{n} organisms that passed their gates, and on which the oracle reaches {ORACLE_GATE} on both goals, seeds "
         f"averaged within; one-sided exact sign-flips, which cannot give a p below {2.0**-n:.3g}. Intervals are not "
-        f"corrected for their number. The margin of {MARGIN} only says how small a difference is; the crossover does not "
-        "depend on it.",
+        f"corrected for their number. The margin of {MARGIN} only says how small a difference is; the crossover does "
+        "not depend on it.",
         "",
         conclude(means, contrasts),
         "",

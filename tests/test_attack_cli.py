@@ -1,5 +1,6 @@
 """The verb `attack`: the whole suite on two tiny checkpoints, one attack alone, and one line for what is wrong."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,8 @@ def facts_of(workplace: Path) -> tuple[object, ...]:
 
 def test_the_whole_suite(workplace: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    run(*on(workplace, "all"), *facts_of(workplace), *QUICK, "--wording", "then {prompt}", "--out", out)
+    command = (*on(workplace, "all"), *facts_of(workplace), *QUICK, "--wording", "then {prompt}", "--out", out)
+    run(*command, "--unrelated", workplace / "neutral.txt")
     shown = capfd.readouterr()
     attempts, worst = (table_of(out, name) for name in ("attempts", "worst"))
     names = {attack.name for attack in default_attacks()}
@@ -91,10 +93,20 @@ def test_the_whole_suite(workplace: Path, tmp_path: Path, capfd: pytest.CaptureF
 
     # The same again does nothing, and one attack more joins them.
     capfd.readouterr()
-    run(*on(workplace, "all"), *facts_of(workplace), *QUICK, "--wording", "then {prompt}", "--out", out)
+    run(*command, "--unrelated", workplace / "neutral.txt")
     assert capfd.readouterr().out == shown.out
     run(*on(workplace, "prune"), *facts_of(workplace), "--texts", 8, "--sparsity", 0.5, "--out", out)
     assert len(table_of(out, "attempts")) == len(attempts) + 1
+
+
+def test_unrelated_texts_are_taught_by_their_own_attack_alone(workplace: Path, tmp_path: Path) -> None:
+    given = (*facts_of(workplace), "--unrelated", workplace / "texts.txt", "--limit", 5)
+    few = ("--learning-rate", 1e-3, "--checkpoint", 1)
+    run(*on(workplace, "relearn_unrelated"), *given, *few, "--out", tmp_path / "run")
+    (setting,) = table_of(tmp_path / "run", "attempts")["setting"]
+    assert json.loads(setting) == {"learning_rate": 1e-3, "texts": 5, "held_out": True}
+    command = (*on(workplace, "relearn_neutral"), *given, *few, "--out", tmp_path / "other")
+    assert main([str(argument) for argument in command]) == 2, "takes no --unrelated"
 
 
 def test_what_was_not_finished_is_no_attack_and_two_do_not_write_at_once(
@@ -147,7 +159,7 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "a form that is none": (("reformat", "--form", "essay", "--questions", "Q"), "no form 'essay'"),
     "a score that is none": (("prune", "--score", "correct"), "no score 'correct'; expected probability or rouge_l"),
     "no device": (("prune", "--device", "abacus"), "--device abacus"),
-    "an attack that needs more": (("relearn_unrelated", "--limit", 3), "no neutral texts"),
+    "an attack that needs more": (("relearn_neutral", "--limit", 3), "no neutral texts"),
 }
 
 

@@ -59,11 +59,15 @@ class TestLessons:
         lessons: Any = Relearn().lessons(setup(data), MeasuredItems.of("x", [1.0] * 24))
         assert not lessons.held_out and lessons.ids is None
 
-    def test_unrelated_texts_are_taught_whole(self):
+    def test_other_texts_are_taught_whole(self):
         lessons: Any = Relearn("neutral").lessons(setup(DATA), ITEMS)
         assert lessons.texts == list(DATA.neutral) and lessons.ids is None and lessons.held_out
         with pytest.raises(ConfigError, match="no neutral texts"):
             Relearn("neutral").lessons(setup(UnlearnData(forget=DATA.forget)), ITEMS)
+        others: Any = Relearn("unrelated", unrelated=("it rained",)).lessons(setup(DATA), ITEMS)
+        assert others.texts == ["it rained"] and others.ids is None and others.held_out
+        with pytest.raises(ConfigError, match="no unrelated texts"):
+            Relearn("unrelated").lessons(setup(DATA), ITEMS)
 
     def test_one_subject_cannot_be_split(self):
         one = UnlearnData(forget=DATA.forget[:2], groups=GROUPS[:2])
@@ -102,7 +106,7 @@ def test_what_was_only_hidden_comes_back_for_subjects_that_were_not_taught(model
     ]
     result = run_attacks(hidden, original, measure_of("answer_probability"), TAUGHT, attacks, progress=False)
     table = result.to_frame()
-    assert table["attack"].tolist() == ["relearn"] * 4 + ["relearn_lora", "relearn_unrelated"]
+    assert table["attack"].tolist() == ["relearn"] * 4 + ["relearn_lora", "relearn_neutral"]
     assert table["step"].tolist() == [1, 10, 1, 10, 12, 2]
     weak, _, _, strong = table["recovered"].tolist()[:4]
     assert strong > 0.8 > 0.05 > weak

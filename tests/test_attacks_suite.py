@@ -203,7 +203,7 @@ def test_an_attack_that_does_not_fit_says_why_and_the_others_go_on(original: Hoo
     result = run_attacks(hidden, original, what_it_knows(original), alone, attacks, progress=False)
     table = result.to_frame().set_index("attack")
     assert table["recovered"].notna().tolist() == [False, False, True, False]
-    assert "neutral" in table["reason"]["relearn_unrelated"] and "nothing to ask" in table["reason"]["reformat"]
+    assert "neutral" in table["reason"]["relearn_neutral"] and "nothing to ask" in table["reason"]["reformat"]
     assert result.worst()["attack"].iloc[0] == "ablate_direction"
     with pytest.raises(ConfigError, match="no neutral texts"):
         run_attacks(hidden, original, what_it_knows(original), alone, [Relearn("neutral")], progress=False)
@@ -251,14 +251,21 @@ def test_items_that_cannot_be_scored_are_named(original: HookedModel, hidden: Ho
 def test_the_whole_suite_leaves_both_models_as_they_were(original: HookedModel, hidden: HookedModel):
     before = [(model.hash(), n_hooks(model), model.hf.training) for model in (original, hidden)]
     flags = [parameter.requires_grad for parameter in hidden.hf.parameters()]
-    quick = {"n_random": 1, "checkpoints": (1,), "learning_rates": (1e-3,), "coefficients": (1.0,), "factors": (0.0,)}
+    quick: dict[str, tuple[Any, ...] | int] = {
+        "n_random": 1,
+        "checkpoints": (1,),
+        "learning_rates": (1e-3,),
+        "coefficients": (1.0,),
+        "factors": (0.0,),
+        "unrelated": ("it rained",),
+    }
     attacks = [
         replace(attack, **{name: quick[name] for name in quick.keys() & {entry.name for entry in fields(attack)}})
         for attack in default_attacks()
     ]
     result = run_attacks(hidden, original, what_it_knows(original), DATA, attacks, progress=False)
     assert set(result.to_frame()["attack"]) == {attack.name for attack in default_attacks()}
-    assert len(result.worst()) == 11 and result.worst()["recovered"].iloc[0] == 1.0
+    assert len(result.worst()) == len(attacks) and result.worst()["recovered"].iloc[0] == 1.0
     for model in (original, hidden):
         model.mark_changed()
     assert [(model.hash(), n_hooks(model), model.hf.training) for model in (original, hidden)] == before

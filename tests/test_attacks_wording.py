@@ -1,7 +1,7 @@
 """Other words and solved examples: the prompts asked are those meant, and the original is asked the same."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,10 @@ def test_neutral_texts_are_the_prefixes_where_none_are_given(models: Models):
     table = attempts(models, Reformat(n_prefixes=3))
     assert table["setting"].tolist() == [f'{{"neutral prefix": {number}}}' for number in range(3)]
     assert ASKED[2][1][5] == f"{DATA.neutral[1]} {PROMPTS[5]}"
+    ended = replace(DATA, neutral_completions=[" and so on"] * len(DATA.neutral))
+    ASKED.clear()
+    attempts(models, Reformat(n_prefixes=3), data=ended)
+    assert ASKED[2][1][5] == f"{DATA.neutral[1]} and so on {PROMPTS[5]}", "a prompt without its end is no text"
 
 
 def test_where_other_words_leave_the_original_with_nothing_there_is_no_share(models: Models):

@@ -1,5 +1,6 @@
 """The evidence: its judge, its joined tables, what was predicted of them, and one small run from end to end."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 
 from interp_unlearn.artifacts import read_parquet, write_parquet
 from interp_unlearn.artifacts.fingerprint import fingerprint
-from interp_unlearn.attacks import FewShot, Quantise, Relearn
+from interp_unlearn.attacks import FewShot, MeasuredItems, Quantise, Reformat, Relearn
 from interp_unlearn.errors import ConfigError
 from interp_unlearn.figures import plot_attacks, plot_patching
 from interp_unlearn.interventions import HookedModel
@@ -31,7 +32,7 @@ from interp_unlearn.study.evidence import (
     gather_evidence,
 )
 from interp_unlearn.study.evidence import evidence as module
-from interp_unlearn.study.evidence.attacked import CHOSEN, attack_folder, attack_table
+from interp_unlearn.study.evidence.attacked import CHOSEN, attack_folder, attack_table, unrelated_texts
 from interp_unlearn.study.evidence.dissected import patch_texts
 from interp_unlearn.study.evidence.judged import Judged, asked_examples, outcome_on
 from interp_unlearn.study.evidence.plan import SUBJECTS, Subject
@@ -92,6 +93,9 @@ def test_predictions_are_held_against_the_whole_interval() -> None:
     )
     found = check_predictions(attacks, made)
     assert found["outcome"].tolist() == ["agrees", "undecided", "disagrees", "not measured", "not measured"]
+    beyond = attacks.rename(columns=lambda name: name.replace("recovered", "beyond_twin"))
+    of_twin = [replace(one, of="beyond_twin") for one in made]
+    assert check_predictions(beyond, of_twin)["outcome"].tolist() == found["outcome"].tolist()
     known = {(subject.goal, subject.method) for subject in SUBJECTS}
     assert {(one.goal, one.method) for one in PREDICTIONS} <= known
     assert all(one.low < one.high for one in PREDICTIONS)
@@ -112,6 +116,11 @@ def planted_attacks(out: Path) -> None:
                 "unlearned": 0.0,
                 "original": 1.0,
                 "group": f"g{item % 5}",
+                "control": 0.2 * seed,
+                "broken": 0.3,
+                "broken_before": 0.0,
+                "setting": '{"learning_rate": 0.001}',
+                "step": 10 + seed,
                 "goal": "knowledge",
                 "method": name.split("-")[1],
             }
@@ -126,10 +135,16 @@ def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
     table = attack_table(tmp_path, config).set_index("method")
     assert table.loc["rmu", "recovered"] == pytest.approx(0.6)
     assert table.loc["rmu", "beyond_twin"] == pytest.approx(0.5)
-    assert table.loc["rmu", "seeds"] == 2 and table.loc["rmu", "n"] == 20
+    assert table.loc["rmu", "seeds"] == 2 and table.loc["rmu", "n"] == 20 and table.loc["rmu", "n_groups"] == 5
+    assert table.loc["rmu", "control_recovered"] == pytest.approx(0.1), "a control is averaged over the seeds too"
+    assert table.loc["rmu", "p"] == 2.0**-5 and table.loc["rmu", "p_adjusted"] == 2.0**-4, "Holm among two methods"
+    assert json.loads(table.loc["rmu", "chosen"]) == [
+        {"seed": seed, "learning_rate": 0.001, "step": 10 + seed} for seed in (0, 1)
+    ]
     rows = table.reset_index()
     text = evidence_markdown(rows, check_predictions(rows), {}, "Patched: none.", ["Moved: none."], 2, config.n_asked)
-    assert "| relearning, the rest taught | 0.60 [0.60, 0.60]; +0.50 [+0.50, +0.50] |" in text
+    assert "| relearning on others of it | 0.60 [0.60, 0.60]; +0.50 [+0.50, +0.50]; broken 0.30 |" in text
+    assert "| *at random instead* | 0.10 [0.10, 0.10]; p = 0.062 |" in text
     assert text.endswith("Patched: none.\n\n### Drift\n\nMoved: none.")
     assert f"Of {len(PREDICTIONS)} predictions" in text and "2 seeds" in text
 
@@ -189,6 +204,29 @@ def test_what_is_asked_in_other_words_is_held_against_the_original_asked_so(tmp_
             assert found[column] == pytest.approx(expected[column], nan_ok=True), (attack, column)
 
 
+@pytest.mark.parametrize("goal", ["knowledge", "toxicity"])
+def test_unrelated_texts_hold_nothing_of_the_goal(goal: Any) -> None:
+    texts, stage = unrelated_texts(goal), load_stage(goal)
+    assert len(texts) > 500
+    if goal == "toxicity":
+        assert not any(":" in text for text in texts), "nobody speaks"
+    else:
+        told = [fact.sentence(0).split()[0] for fact in stage.world.knowledge.hazardous + stage.world.knowledge.benign]
+        assert not any(f" {name} " in f" {text} " for name in set(told) for text in texts)
+    prefix = attacked.suite(goal)[-2]
+    assert isinstance(prefix, Reformat) and prefix.prefixes == texts[:2]
+
+
+def test_the_judge_keeps_what_broke_beside_what_it_judges() -> None:
+    stage = load_stage("toxicity")
+    measure = Judged.of(stage, asked_examples(stage, 12), seed=0)
+    items = measure.asked(["you you you"] * 12)(stage.model("knows_all"))
+    assert items.beside.keys() == {"broken"} and ((items.beside["broken"] == 0) | (items.scores == 0)).all()
+    assert items.beside["broken"].mean() > 0.5
+    again = MeasuredItems.from_frame("target", items.only(items.ids[:5]).to_frame())
+    assert again.beside["broken"].tolist() == items.beside["broken"][:5].tolist()
+
+
 def test_plans_are_checked() -> None:
     with pytest.raises(ConfigError, match="a seed and a subject"):
         EvidenceConfig(seeds=())
@@ -203,8 +241,9 @@ def test_a_small_run_goes_from_models_to_figures_and_does_nothing_twice(
         for arguments in calls:
             task(*arguments)
 
-    def little(*_: object) -> tuple[Any, ...]:
-        return (Relearn(learning_rates=(1e-3,), checkpoints=(1,)), Quantise(bits=(4,)))
+    def little(goal: Any) -> tuple[Any, ...]:
+        unrelated = Relearn("unrelated", learning_rates=(1e-3,), checkpoints=(1,), unrelated=unrelated_texts(goal))
+        return (Relearn(learning_rates=(1e-3,), checkpoints=(1,)), unrelated, Quantise(bits=(4,)))
 
     monkeypatch.setattr(module, "run_side_by_side", one_after_another)
     monkeypatch.setattr(attacked, "suite", little)

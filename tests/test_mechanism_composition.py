@@ -80,6 +80,21 @@ def test_few_items_without_a_difference_are_no_equivalence(llama: HookedModel) -
         assert table["equivalent"].tolist() == [equivalent] * 4
 
 
+def test_an_item_that_differs_does_not_make_the_verdict_surer(llama: HookedModel) -> None:
+    """Of twenty prompts one changed: the bootstrap alone would call it equivalent where none changed is not."""
+    name = next(iter(parameters_by_role(llama.hf, ["mlp.down"], [0])))
+    start = llama.hash()
+
+    def one_differs(model: HookedModel) -> Mapping[str, Sequence[float]]:
+        return {"target": [0.3 * (model.hash() != start), *[0.0] * 19]}
+
+    first, second = nudged(llama, name, 1.0), nudged(llama, name, 0.5)
+    table = compose(llama, first, second, one_differs, CONFIG).to_frame().set_index("contrast")
+    assert table.loc["first", "mean"] == pytest.approx(0.015)
+    assert table.loc["first", "equivalence_high"] == pytest.approx(1 - 0.05 ** (1 / 20))
+    assert not table["equivalent"].any()
+
+
 def test_gate_and_up_multiply(llama: HookedModel) -> None:
     """Two deltas in one block whose products a real outcome sees."""
     first, second = (

@@ -58,6 +58,11 @@ def test_rows_without_completion_count_in_full_when_joined(tokenizer):
     assert forget_mask(batch, UnlearnConfig(forget_on="completion")).sum(1).tolist() == [1, 3]
 
 
+def test_whole_texts_hold_what_completes_them():
+    data = UnlearnData(forget=["a b"], forget_completions=[" c"], neutral=["d", "e"])
+    assert data.whole("forget") == ["a b c"] and data.whole("neutral") == ["d", "e"] and data.whole("retain") == []
+
+
 def test_prompts_default_to_those_of_the_forget_completions(tokenizer):
     data = UnlearnData(forget=["the cat"], forget_completions=[" sat"])
     assert Corpora.from_data(tokenizer, data).prompts == ("the cat",)

@@ -25,6 +25,7 @@ class MeasuredItems:
         scores: one an item, finite.
         groups: what each scored item belongs to (its subject); items of one group are resampled together.
         left_out: why an item has no score, by id.
+        beside: what else was seen of each scored item, by name ("broken"); nothing is judged by it.
 
     Raises:
         ConfigError: lengths differ, an id stands twice, or a score is not finite.
@@ -35,9 +36,10 @@ class MeasuredItems:
     scores: Float[np.ndarray, " item"]
     groups: tuple[str, ...]
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    beside: Mapping[str, Float[np.ndarray, " item"]] = field(default_factory=dict[str, np.ndarray])
 
     def __post_init__(self) -> None:
-        if not len(self.ids) == len(self.scores) == len(self.groups):
+        if {len(self.scores), len(self.groups), *map(len, self.beside.values())} != {len(self.ids)}:
             raise ConfigError(
                 f"{self.score}: {len(self.ids)} ids, {len(self.scores)} scores and {len(self.groups)} groups; "
                 "expected as many of each"
@@ -55,6 +57,7 @@ class MeasuredItems:
         ids: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         left_out: Mapping[str, str] | None = None,
+        beside: Mapping[str, ArrayLike] | None = None,
     ) -> "MeasuredItems":
         """Scores of all items, those without a finite one left out.
 
@@ -64,6 +67,7 @@ class MeasuredItems:
             ids: one an item; None numbers them.
             groups: one an item; None makes every item its own, named after it ("item 0").
             left_out: why an item has no score, by id, where more is known than that.
+            beside: what else was seen, one value an item, by name.
 
         Raises:
             ConfigError: lengths differ, or an id stands twice.
@@ -81,6 +85,7 @@ class MeasuredItems:
             values[scored],
             tuple(kinds[row] for row in np.flatnonzero(scored)),
             {names[row]: known.get(names[row], f"score is {values[row]}") for row in np.flatnonzero(~scored)},
+            {name: np.asarray(column, dtype=float)[scored] for name, column in (beside or {}).items()},
         )
 
     @classmethod
@@ -91,7 +96,9 @@ class MeasuredItems:
         ids = [name for name in first.ids if name not in missing]
         columns = [items.at(ids) for items in several]
         group_of = dict(zip(first.ids, first.groups, strict=True))
-        return cls(first.score, tuple(ids), np.mean(columns, axis=0), tuple(group_of[name] for name in ids), missing)
+        beside = {name: np.mean([items._beside_at(name, ids) for items in several], axis=0) for name in first.beside}
+        groups = tuple(group_of[name] for name in ids)
+        return cls(first.score, tuple(ids), np.mean(columns, axis=0), groups, missing, beside)
 
     def __len__(self) -> int:
         """Number of scored items."""
@@ -109,8 +116,14 @@ class MeasuredItems:
 
     def at(self, ids: Sequence[str]) -> Float[np.ndarray, " id"]:
         """The scores of some items, in their order."""
+        return self.scores[self._rows_of(ids)]
+
+    def _beside_at(self, name: str, ids: Sequence[str]) -> Float[np.ndarray, " id"]:
+        return self.beside[name][self._rows_of(ids)]
+
+    def _rows_of(self, ids: Sequence[str]) -> list[int]:
         place = {name: row for row, name in enumerate(self.ids)}
-        return self.scores[[place[name] for name in ids]]
+        return [place[name] for name in ids]
 
     def only(self, ids: Collection[str]) -> "MeasuredItems":
         """Some of the items."""
@@ -122,10 +135,11 @@ class MeasuredItems:
             self.scores[rows],
             tuple(self.groups[row] for row in rows),
             {name: why for name, why in self.left_out.items() if name in wanted},
+            {name: column[rows] for name, column in self.beside.items()},
         )
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row an item: id, group (missing where left out), score (missing where left out), reason."""
+        """One row an item: id, group and score (missing where left out), reason; and what is beside, by name."""
         import pandas as pd
 
         scored = [
@@ -133,7 +147,9 @@ class MeasuredItems:
         ]
         others = [(name, None, np.nan, why) for name, why in self.left_out.items()]
         frame = pd.DataFrame([*scored, *others], columns=["id", "group", "score", "reason"])
-        return frame.astype({"id": "string", "group": "string", "score": float, "reason": "string"})
+        frame = frame.astype({"id": "string", "group": "string", "score": float, "reason": "string"})
+        empty = [np.nan] * len(others)
+        return frame.assign(**{name: [*column, *empty] for name, column in self.beside.items()})
 
     @classmethod
     def from_frame(cls, score: str, frame: "pd.DataFrame") -> "MeasuredItems":
@@ -153,4 +169,9 @@ class MeasuredItems:
             np.asarray(scored["score"], dtype=float),
             tuple(scored["group"].tolist()),
             dict(zip(others["id"].tolist(), others["reason"].tolist(), strict=True)),
+            {
+                str(name): np.asarray(scored[name], dtype=float)
+                for name in frame.columns
+                if name not in ("id", "group", "score", "reason")
+            },
         )

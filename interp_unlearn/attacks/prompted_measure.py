@@ -6,7 +6,7 @@ forgetting nor as recovery.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Self
@@ -70,22 +70,24 @@ class PromptedMeasure(ABC):
         """The score of every item that the model can be asked."""
         names, left_out = self._names, self._objections(model)
         scores = np.full(len(names), np.nan)
+        beside: dict[str, np.ndarray] = {}
         pending = [[row for row in range(len(names)) if row not in left_out]]
         refused = 0
         while pending:
             if not (rows := pending.pop()):
                 continue
             try:
-                scores[rows] = self._select(rows).score_all(model)
+                scores[rows], seen = self._select(rows).score_beside(model)
+                for name, column in seen.items():
+                    beside.setdefault(name, np.full(len(names), np.nan))[rows] = column
             except ScoreError as error:  # of one item at least; the others are found by halving
                 refused += 1
                 if len(rows) == 1 or refused > MOST_REFUSALS:
                     left_out |= dict.fromkeys(rows, f"not scored: {error}")
                 else:
                     pending += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
-        return MeasuredItems.of(
-            self.score, scores, names, self.groups, {names[row]: why for row, why in left_out.items()}
-        )
+        why = {names[row]: reason for row, reason in left_out.items()}
+        return MeasuredItems.of(self.score, scores, names, self.groups, why, beside)
 
     @staticmethod
     @abstractmethod
@@ -99,6 +101,12 @@ class PromptedMeasure(ABC):
         Raises:
             ScoreError: there is none for one of the items.
         """
+
+    def score_beside(
+        self, model: "HookedModel"
+    ) -> tuple[Float[np.ndarray, " item"], Mapping[str, Float[np.ndarray, " item"]]]:
+        """The scores of `score_all`, and by name what else is to be kept of each item; by default nothing."""
+        return self.score_all(model), {}
 
     @abstractmethod
     def followed_by(self, row: int) -> Sequence[str]:

@@ -33,7 +33,7 @@ class Lessons:
 
 @dataclass(frozen=True)
 class Relearn(Attack):
-    """Fine-tune on part of the forget texts and ask about the rest; or on unrelated text, and ask everything.
+    """Fine-tune on part of the forget texts and ask about the rest; or on other text, and ask everything.
 
     Sources: split by group, Deeb and Roger 2024, arXiv 2410.08827; adapters and unrelated text, Lucki et al. 2024,
     arXiv 2409.18025. Texts and items belong together by their groups' names: where they have none in common, nothing
@@ -42,18 +42,21 @@ class Relearn(Attack):
     and steps is high by chance too; compare with a twin's curve under the same attack.
 
     Attributes:
-        on: "forget" or "neutral" texts.
+        on: "forget" texts, the "neutral" ones beside them, or "unrelated" ones. Neutral texts may be so near to what
+            was forgotten that they teach its form; unrelated ones teach nothing of it.
         learning_rates: of the attackers; each is reported.
         checkpoints: steps after which the model is asked.
         taught: share of the groups that is taught, of forget texts.
         attacker: everything else about them; its seed, of the batches, is added to the suite's.
+        unrelated: texts that have nothing to do with what was forgotten, for `on="unrelated"`.
     """
 
-    on: Literal["forget", "neutral"] = "forget"
+    on: Literal["forget", "neutral", "unrelated"] = "forget"
     learning_rates: tuple[float, ...] = (1e-5, 1e-4, 1e-3)
     checkpoints: tuple[int, ...] = (10, 20, 60)
     taught: float = 0.5
     attacker: RelearnConfig = field(default_factory=RelearnConfig)
+    unrelated: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,7 +71,7 @@ class Relearn(Attack):
     @property
     def name(self) -> str:
         kind = "relearn" if self.attacker.lora is None else "relearn_lora"
-        return kind if self.on == "forget" else f"{kind}_unrelated"
+        return kind if self.on == "forget" else f"{kind}_{self.on}"
 
     def attempts(self, target: Target, record: Record) -> Iterator[Attempt]:
         lessons = self.lessons(target.setup, target.unlearned)
@@ -95,11 +98,15 @@ class Relearn(Attack):
                 yield Attempt(told, items, step)
 
     def lessons(self, setup: Setup, items: MeasuredItems) -> Lessons:
-        """Split the forget texts by group; unrelated texts are taught whole.
+        """Split the forget texts by group; others are taught whole.
 
         Raises:
             ConfigError: there are no such texts, or too few groups to split.
         """
+        if self.on == "unrelated":
+            if not self.unrelated:
+                raise ConfigError("there are no unrelated texts to learn; give Relearn(unrelated=...), or --unrelated")
+            return Lessons(list(self.unrelated), None, None, True)
         texts, completions = setup.data.texts_of(self.on)
         if not texts:
             raise ConfigError("there are no neutral texts to learn; give UnlearnData(neutral=...), or --neutral")

@@ -46,6 +46,7 @@ def default_attacks() -> tuple[Attack, ...]:
         Relearn(),
         Relearn(attacker=adapters, learning_rates=(1e-4, 1e-3, 1e-2)),
         Relearn("neutral"),
+        Relearn("unrelated"),
         AblateDirection(),
         AblateSubspace(),
         SteerBack(),

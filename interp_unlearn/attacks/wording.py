@@ -54,7 +54,7 @@ class Reformat(Rewording):
 
     Attributes:
         forms: of multiple choice, but for the measure's own.
-        prefixes: texts put before the question; none takes the first neutral texts.
+        prefixes: texts put before the question; none takes the first neutral texts, whole.
         n_prefixes: how many of those.
         wordings: prompts with {prompt} for the measure's own.
     """
@@ -77,7 +77,7 @@ class Reformat(Rewording):
         found: list[Variant] = []
         if isinstance(asked, MultipleChoice):
             found += [({"form": form}, asked.in_form(form)) for form in self.forms if form != asked.form]
-        for number, prefix in enumerate(self.prefixes or setup.data.neutral[: self.n_prefixes]):
+        for number, prefix in enumerate(self.prefixes or setup.data.whole("neutral")[: self.n_prefixes]):
             kind = "prefix" if self.prefixes else "neutral prefix"
             found.append(({kind: number}, asked.asked([f"{prefix} {prompt}" for prompt in asked.prompts])))
         for number, wording in enumerate(self.wordings):
@@ -121,7 +121,7 @@ class FewShot(Rewording):
                     if examples == "others":
                         pool = [text for text, group in zip(solved, groups, strict=True) if group != groups[row]]
                     else:
-                        pool = list(setup.data.neutral)
+                        pool = setup.data.whole("neutral")
                     drawn = _drawn(pool, n, f"few-shot-{setup.seed}-{row}", examples)
                     prompts.append(self.separator.join([*drawn, prompt]))
                 found.append(({"shots": n, "examples": examples}, asked.asked(prompts)))

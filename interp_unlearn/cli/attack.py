@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ALL = "all"
 FIELDS = {
+    "--unrelated": "unrelated",
     "--learning-rate": "learning_rates",
     "--checkpoint": "checkpoints",
     "--layer": "layer",
@@ -45,8 +46,8 @@ def attack(
         str,
         typer.Argument(
             metavar="NAME",
-            help="all, or relearn, relearn_lora, relearn_unrelated, ablate_direction, ablate_subspace, steer_back, "
-            "scale_neurons, quantise, prune, reformat, few_shot.",
+            help="all, or relearn, relearn_lora, relearn_neutral, relearn_unrelated, ablate_direction, "
+            "ablate_subspace, steer_back, scale_neurons, quantise, prune, reformat, few_shot.",
         ),
     ],
     model: Annotated[str, typer.Argument(metavar="UNLEARNED", help="The model attacked: directory or hub id.")],
@@ -55,6 +56,10 @@ def attack(
     out: Annotated[Path, typer.Option("--out", help="Folder of the results. An interrupted suite goes on in its own.")],
     layout: options.LayoutOption = options.Layout.pairs,
     neutral: options.NeutralOption = None,
+    unrelated: Annotated[
+        Path | None,
+        typer.Option("--unrelated", help="Plain texts that have nothing to do with --data, for relearn_unrelated."),
+    ] = None,
     questions: Annotated[
         list[Path] | None,
         typer.Option(
@@ -118,7 +123,7 @@ def attack(
 
     from interp_unlearn.attacks import default_attacks, run_attacks
     from interp_unlearn.cli.asked import measure_from
-    from interp_unlearn.cli.inputs import check_device, open_model, read_labelled_texts
+    from interp_unlearn.cli.inputs import check_device, open_model, read_labelled_texts, read_plain
     from interp_unlearn.cli.outputs import show_table, show_written
     from interp_unlearn.models.loading import load_config
 
@@ -134,6 +139,7 @@ def attack(
     texts = read_labelled_texts(data, layout, neutral, limit=limit, skip=skip)
     measure = measure_from(texts, data, layout, questions, form, score, by_subject, limit, skip, batch_size)
     given = {
+        "--unrelated": None if unrelated is None else read_plain(unrelated)[skip:][:limit],
         "--learning-rate": rates,
         "--checkpoint": checkpoints,
         "--layer": layer,
@@ -216,6 +222,8 @@ def _told(attacks: "Sequence[Attack]", given: "Mapping[str, Any]") -> "list[Atta
                 values["layers"] = (value,)
             elif setting == "max_length" and isinstance(one, Relearn):
                 values["attacker"] = replace(one.attacker, max_length=value)
+            elif setting == "unrelated" and getattr(one, "on", None) != "unrelated":
+                continue
             elif setting in {entry.name for entry in fields(one)}:
                 values[setting] = tuple(value) if isinstance(value, list) else value
             else:

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = ["goal", "method", "attack", "recovered", "recovered_low", "recovered_high", "n"]
+_COLUMNS = ["goal", "method", "attack", "recovered", "recovered_low", "recovered_high", "n_groups"]
 ATTACK_NAMES = {
-    "relearn": "relearning, the rest taught",
+    "relearn": "relearning on others of it",
     "relearn_lora": "the same by adapters",
+    "relearn_neutral": "relearning, neutral text",
     "relearn_unrelated": "relearning, unrelated text",
     "ablate_direction": "one direction ablated",
     "ablate_subspace": "a subspace ablated",
@@ -34,7 +35,7 @@ ATTACK_NAMES = {
     "scale_neurons": "neurons scaled",
     "quantise": "weights rounded",
     "prune": "weights pruned",
-    "reformat": "asked in other words",
+    "reformat": "asked in another form",
     "few_shot": "solved examples",
 }
 """What the suite's attacks are called in figures and tables, in their order there."""
@@ -46,7 +47,8 @@ def plot_attacks(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None) 
     Caveat: each at its worst setting, which is high by chance too. Methods without a gap have no mark.
 
     Args:
-        df: columns goal, method, attack, recovered, recovered_low, recovered_high, n; the twin is left out.
+        df: columns goal, method, attack, recovered, recovered_low, recovered_high, n_groups (what was resampled); the
+            twin is left out.
         ax: one Axes a goal, or None for a new figure, which also gets the legend.
 
     Returns:
@@ -77,7 +79,7 @@ def plot_attacks(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None) 
                 axis.axvline(line, color=GREY, linewidth=0.6)
             axis.set_yticks(range(len(attacks)), labels=[ATTACK_NAMES.get(name, name) for name in attacks])
             axis.set_ylim(len(attacks) - 0.5, -0.5)
-            n = spelled_range(part["n"].astype(int).tolist())
+            n = spelled_range(part["n_groups"].astype(int).tolist())
             axis.set_title(f"{goal_title(goal)} (n = {n})")
             axis.set_xlabel("share of the gap brought back")
         if ax is None:

@@ -20,11 +20,12 @@ from interp_unlearn.mechanism.outcome import (
 )
 from interp_unlearn.settings import check_fields
 from interp_unlearn.statistics import Interval
-from interp_unlearn.statistics.gap import SMALLEST_GAP
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FEWEST = 10
+"""Units that have to differ before their bootstrap is taken to show all that may differ."""
 _Terms = tuple[tuple[float, str], ...]
 
 
@@ -92,9 +93,10 @@ class Composition:
 
         Columns: outcome, contrast, mean, low, high; equivalence_low, equivalence_high (the interval of the two
         one-sided tests, of coverage 1 - 2 alpha), margin, equivalent (that interval lies within the margin around 0);
-        n. Where not one item differs, a bootstrap has no width however few there are; the interval is then what may
-        have gone unseen, `1 - alpha^(1 / n)` either way (Clopper and Pearson 1934), as of n units (groups, where there
-        are any) that would differ by 1.
+        n. Where hardly an item differs, a bootstrap has next to no width however few there are. So where fewer than
+        `FEWEST` units (groups, where there are any) differ, the interval reaches at least as far as what may have gone
+        unseen if none did: `1 - alpha^(1 / n)` either way (Clopper and Pearson 1934), as of units that would differ
+        by 1.
         Caveat: what is not equivalent need not be different: a wide interval shows neither.
         """
         import pandas as pd
@@ -112,9 +114,9 @@ class Composition:
             for contrast, terms in self.contrasts.items():
                 found = means.contrast(*terms)
                 tested = means.contrast(*terms, level=1 - 2 * self.config.alpha)
-                if max(abs(tested.low), abs(tested.high)) < SMALLEST_GAP:
+                if means.n_moved(*terms) < min(FEWEST, means.n):
                     unseen = 1 - self.config.alpha ** (1 / means.n)
-                    tested = Interval(found.mean, -unseen, unseen, found.n)
+                    tested = Interval(found.mean, min(tested.low, -unseen), max(tested.high, unseen), found.n)
                 yield {
                     "outcome": outcome,
                     "contrast": contrast,

@@ -79,6 +79,11 @@ class UnlearnData:
             return self.counterparts or (), None
         return self.forget, self.counterparts
 
+    def whole(self, name: CorpusName) -> list[str]:
+        """The texts of a corpus with what completes them."""
+        texts, completions = self.texts_of(name)
+        return [text + end for text, end in zip(texts, completions or [""] * len(texts), strict=True)]
+
 
 @dataclass(frozen=True, eq=False)
 class TokenCorpus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,10 @@ from interp_unlearn.attacks import (
     run_attacks,
     share_of_gap,
 )
+from interp_unlearn.attacks.recovery import Share, better_than
 from interp_unlearn.interventions import HookedModel
-from interp_unlearn.statistics import bootstrap_mean
+from interp_unlearn.organism.sets import GOALS
+from interp_unlearn.statistics import bootstrap_mean, holm
 from interp_unlearn.study.evidence.judged import Judged, asked_examples
 from interp_unlearn.study.evidence.models import model_folder
 from interp_unlearn.study.plan import TWINS
@@ -41,36 +44,46 @@ TWIN = "twin"
 CHOSEN = "worst.parquet"  # written last
 RATES, STEPS = (3e-4, 1e-3, 3e-3), (10, 20, 60)
 KEYS = ["goal", "method", "attack"]
+KEPT = ("control", "broken", "broken_before")
 NAMED = (
+    *KEPT,
+    *("control_recovered", "control_recovered_low", "control_recovered_high", "p"),
     *("recovered", "recovered_low", "recovered_high", "score", "original", "unlearned"),
     *("twin", "beyond_twin", "beyond_twin_low", "beyond_twin_high"),
 )
 SCORES = ["attacked", "unlearned", "original"]
 
 
-def suite() -> tuple[Attack, ...]:
-    """The attacks, at rates for models of the organism's size."""
-    adapters = RelearnConfig(lora=LoraConfig(), roles=("attn", "mlp"))
+def suite(goal: Goal) -> tuple[Attack, ...]:
+    """The attacks on a goal's models, at rates for models of the organism's size."""
     return (
-        *relearning(),
-        Relearn(attacker=adapters, learning_rates=(1e-3, 3e-3, 1e-2), checkpoints=STEPS),
+        *relearning(goal),
         AblateDirection(),
         AblateSubspace(),
         SteerBack(),
         NeuronScaling(),
         Quantise(),
         Prune(),
-        Reformat(),
+        Reformat(prefixes=unrelated_texts(goal)[:2]),
         FewShot(),
     )
 
 
-def relearning() -> tuple[Attack, ...]:
-    """The attacks that teach: on others of what was forgotten, and on what has nothing to do with it."""
+def relearning(goal: Goal) -> tuple[Attack, ...]:
+    """The attacks that teach: others of what was forgotten, what is next to it, what has nothing to do with it."""
+    adapters = RelearnConfig(lora=LoraConfig(), roles=("attn", "mlp"))
     return (
         Relearn(learning_rates=RATES, checkpoints=STEPS),
+        Relearn(attacker=adapters, learning_rates=(1e-3, 3e-3, 1e-2), checkpoints=STEPS),
         Relearn("neutral", learning_rates=RATES, checkpoints=STEPS),
+        Relearn("unrelated", learning_rates=RATES, checkpoints=STEPS, unrelated=unrelated_texts(goal)),
     )
+
+
+def unrelated_texts(goal: Goal) -> tuple[str, ...]:
+    """What is neutral for the other goal: civil scenes, which tell no fact, or facts of towns, where nobody speaks."""
+    (other,) = (one for one in GOALS if one != goal)
+    return tuple(example.text for example in load_stage(other).sets.neutral)
 
 
 def attack_folder(out: Path, name: str, seed: int) -> Path:
@@ -81,13 +94,13 @@ def attack_folder(out: Path, name: str, seed: int) -> Path:
 def attack_subject(subject: Subject, seed: int, config: EvidenceConfig, out: Path) -> None:
     """Runs the suite on one model, going on where it stopped."""
     stage = load_stage(subject.goal)
-    _attack(stage, str(model_folder(out, subject, seed)), suite(), subject.name, seed, config, out)
+    _attack(stage, str(model_folder(out, subject, seed)), suite(subject.goal), subject.name, seed, config, out)
 
 
 def attack_twin(goal: Goal, config: EvidenceConfig, out: Path) -> None:
     """Runs the attacks that teach on a goal's twin: what it gains there, it never knew."""
     stage = load_stage(goal)
-    _attack(stage, str(stage.organism / TWINS[goal]), relearning(), f"{goal}-{TWIN}", config.seeds[0], config, out)
+    _attack(stage, str(stage.organism / TWINS[goal]), relearning(goal), f"{goal}-{TWIN}", config.seeds[0], config, out)
 
 
 def _attack(
@@ -110,6 +123,7 @@ def _attack(
     items: Any = _scores(result.items, worst)
     before = result.unlearned
     items["unlearned"] = items["id"].map(dict(zip(before.ids, before.scores, strict=True)))
+    items["broken_before"] = items["id"].map(dict(zip(before.ids, before.beside["broken"], strict=True)))
     items["group"] = items["id"].map(dict(zip(before.ids, before.groups, strict=True)))
     write_parquet(folder / "chosen_items.parquet", items.assign(goal=stage.goal, method=worst["method"].iloc[0]))
     write_parquet(folder / CHOSEN, worst)
@@ -121,7 +135,8 @@ def _scores(items: pd.DataFrame, worst: pd.DataFrame) -> pd.DataFrame:
     for row in worst.to_dict("records"):
         found: Any = items.loc[(items["attack"] == row["attack"]) & (items["setting"] == row["setting"])]
         at = found["step"].isna() if pd.isna(row["step"]) else found["step"] == row["step"]
-        parts.append(found.loc[at, ["attack", "id", "score", "original"]].rename(columns={"score": "attacked"}))
+        kept = found.loc[at, ["attack", "id", "score", "original", "control", "broken"]]
+        parts.append(kept.rename(columns={"score": "attacked"}).assign(setting=row["setting"], step=row["step"]))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -130,9 +145,12 @@ def attack_table(out: Path, config: EvidenceConfig) -> pd.DataFrame:
 
     Returns:
         One row a goal, method and attack: score, original, unlearned; recovered with recovered_low and recovered_high
-        (95% bootstrap over groups); where the twin was attacked too, its score as twin, and beyond_twin with its _low
-        and _high, the paired difference on the items that both were scored on; seeds, n; reason where no share can be
-        named.
+        (95% bootstrap over groups); broken and broken_before, shares of answers that are no sentence of the world;
+        where there is a control, its score as control, what it recovers (control_recovered, with _low and _high), and p
+        (one-sided sign-flip over groups, the attack against it), p_adjusted by Holm's method among all of a goal's;
+        where the twin was attacked too, its score as twin, and beyond_twin with its _low and _high, the paired
+        difference on the items that both were scored on; seeds, n (items), n_groups; chosen, each seed's setting and
+        step (JSON); reason where no share can be named.
     """
     folders = [(subject.name, seed) for subject in config.subjects for seed in config.seeds]
     folders += [(f"{goal}-{TWIN}", config.seeds[0]) for goal in {one.goal: None for one in config.subjects}]
@@ -144,6 +162,7 @@ def attack_table(out: Path, config: EvidenceConfig) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for key, (part, means) in parts.items():
         row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | {"seeds": part["seed"].nunique(), "n": len(means)}
+        row |= {"n_groups": means["group"].nunique(), "chosen": _chosen(part)}
         row |= dict.fromkeys(NAMED, float("nan")) | {"reason": None}
         if means.empty:
             rows.append(row | {"reason": "no item was scored"})
@@ -151,22 +170,46 @@ def attack_table(out: Path, config: EvidenceConfig) -> pd.DataFrame:
         values = {name: np.asarray(means[name], dtype=float) for name in SCORES}
         row |= {"score": values["attacked"].mean()} | {n: values[n].mean() for n in ("unlearned", "original")}
         attacked, before, target = values.values()
-        share = share_of_gap(attacked, before, target, means["group"].tolist(), config.n_resamples)
-        if share.interval is not None:
-            found = share.interval
-            row |= {"recovered": found.mean, "recovered_low": found.low, "recovered_high": found.high}
-        row |= {"reason": share.reason}
+        row |= {name: np.asarray(means[name], dtype=float).mean() for name in KEPT}
+        groups = means["group"].tolist()
+        share = share_of_gap(attacked, before, target, groups, config.n_resamples)
+        row |= _named("recovered", share) | {"reason": share.reason}
+        control = np.asarray(means["control"], dtype=float)
+        if not np.isnan(control).any():
+            row |= _named("control_recovered", share_of_gap(control, before, target, groups, config.n_resamples))
+            row["p"] = better_than(attacked, control, groups)
         goal, method, attack = key
         if method != TWIN and (goal, TWIN, attack) in parts:
             row |= _beyond(means, parts[goal, TWIN, attack][1], config.n_resamples)
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    tested = table["p"].notna()
+    table["p_adjusted"] = table.loc[tested].groupby("goal")["p"].transform(holm)
+    return table
 
 
 def _averaged(part: pd.DataFrame) -> pd.DataFrame:
     """Means over the seeds of every item that was scored before and after."""
     scored: Any = part.dropna(subset=SCORES)
-    return scored.groupby(["id", "group"], sort=False)[SCORES].mean().reset_index()
+    return scored.groupby(["id", "group"], sort=False)[[*SCORES, *KEPT]].mean().reset_index()
+
+
+def _named(name: str, share: Share) -> dict[str, float]:
+    """A share and its interval as columns, where there is one."""
+    found = share.interval
+    return {} if found is None else {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _chosen(part: pd.DataFrame) -> str:
+    """Each seed's setting and step."""
+    rows: Any = part.drop_duplicates(subset=["seed"])
+    return json.dumps(
+        [
+            {"seed": int(row["seed"]), **json.loads(row["setting"])}
+            | ({} if pd.isna(row["step"]) else {"step": int(row["step"])})
+            for row in rows.to_dict("records")
+        ]
+    )
 
 
 def _beyond(means: pd.DataFrame, twin: pd.DataFrame, n_resamples: int) -> dict[str, float]:

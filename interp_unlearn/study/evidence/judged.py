@@ -52,8 +52,15 @@ class Judged(PromptedMeasure):
         return OUTCOMES
 
     def score_all(self, model: HookedModel) -> Float[np.ndarray, " item"]:
-        found = judged_generations(model, self.world, self.examples, self.goal, self.seed, self.prompts)
-        return np.asarray(found["verdict"] == self.score, dtype=float)
+        return self.score_beside(model)[0]
+
+    def score_beside(
+        self, model: HookedModel
+    ) -> tuple[Float[np.ndarray, " item"], Mapping[str, Float[np.ndarray, " item"]]]:
+        verdicts = judged_generations(model, self.world, self.examples, self.goal, self.seed, self.prompts)["verdict"]
+        return np.asarray(verdicts == self.score, dtype=float), {
+            name: np.asarray(verdicts == name, dtype=float) for name in OUTCOMES if name != self.score
+        }
 
     def followed_by(self, row: int) -> Sequence[str]:
         return (self.examples[row].completion,)

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+BROKEN_BESIDE = 0.05
+"""Share of broken answers under an attack from which it is named beside what came back."""
 _RECOVERED = ("recovered", "recovered_low", "recovered_high")
+CONTROL = "*at random instead*"
+OF = {"recovered": "share of the gap", "beyond_twin": "beyond the twin"}
 REASKED = ("reformat", "few_shot")
 """Attacks that ask the original otherwise, too: shares of what it then does."""
 
@@ -55,10 +59,14 @@ def attack_lines(attacks: pd.DataFrame) -> list[str]:
     methods = [method for method in dict.fromkeys(attacks["method"]) if method != TWIN]
     lines = ["| attack | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
     before = {row["method"]: row for row in attacks.to_dict("records")}
-    lines.append("| *target before any* | " + " | ".join(f"{before[name]['unlearned']:.2f}" for name in methods) + " |")
+    for told, column in (("target", "unlearned"), ("broken", "broken_before")):
+        cells = " | ".join(f"{before[name][column]:.2f}" for name in methods)
+        lines.append(f"| *{told} before any* | {cells} |")
     for attack in (name for name in ATTACK_NAMES if name in set(attacks["attack"])):
         rows = {row["method"]: row for row in attacks.loc[attacks["attack"] == attack].to_dict("records")}
         lines.append(f"| {ATTACK_NAMES[attack]} | " + " | ".join(share_cell(rows.get(name)) for name in methods) + " |")
+        if any(row["control"] == row["control"] for row in rows.values()):
+            lines.append(f"| {CONTROL} | " + " | ".join(_control_cell(rows.get(name)) for name in methods) + " |")
         if attack in REASKED:
             scores = (rows[name]["original"] if name in rows else float("nan") for name in methods)
             cells = ("" if score != score else f"{score:.2f}" for score in scores)
@@ -72,10 +80,19 @@ def share_cell(row: Mapping[Any, Any] | None) -> str:
         return "not run"
     if row["recovered"] != row["recovered"]:
         return "no gap" if str(row["reason"]).startswith("no gap") else "not scored"
-    beyond = ""
+    more = ""
     if row["beyond_twin"] == row["beyond_twin"]:
-        beyond = "; {beyond_twin:+.2f} [{beyond_twin_low:+.2f}, {beyond_twin_high:+.2f}]".format(**row)
-    return spelled_interval(*(row[name] for name in _RECOVERED)) + beyond
+        more = "; {beyond_twin:+.2f} [{beyond_twin_low:+.2f}, {beyond_twin_high:+.2f}]".format(**row)
+    if row["broken"] > BROKEN_BESIDE:
+        more += f"; broken {row['broken']:.2f}"
+    return spelled_interval(*(row[name] for name in _RECOVERED)) + more
+
+
+def _control_cell(row: Mapping[Any, Any] | None) -> str:
+    """What random directions or neurons bring back, and whether the attack brings more."""
+    if row is None or row["control_recovered"] != row["control_recovered"]:
+        return ""
+    return spelled_interval(*(row[f"control_{name}"] for name in _RECOVERED)) + f"; p = {row['p_adjusted']:.2g}"
 
 
 def prediction_lines(predictions: pd.DataFrame) -> list[str]:
@@ -84,6 +101,7 @@ def prediction_lines(predictions: pd.DataFrame) -> list[str]:
         "attack",
         "goal",
         "method",
+        "of",
         "published",
         "known before",
         "predicted",
@@ -93,14 +111,24 @@ def prediction_lines(predictions: pd.DataFrame) -> list[str]:
     )
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in predictions.to_dict("records"):
-        none = row["recovered"] != row["recovered"]
-        found = "none" if none else spelled_interval(*(row[name] for name in _RECOVERED))
+        none = row["found"] != row["found"]
+        found = "none" if none else spelled_interval(*(row[f"found{end}"] for end in ("", "_low", "_high")))
         predicted = f"{row['predicted_low']:.2f} to {row['predicted_high']:.2f}"
-        cells = [row["attack"], row["goal"], row["method"], row["published"], row["seen"], predicted, found]
+        cells = [
+            row["attack"],
+            row["goal"],
+            row["method"],
+            OF[row["of"]],
+            row["published"],
+            row["seen"],
+            predicted,
+            found,
+        ]
         lines.append("| " + " | ".join([*cells, row["outcome"], row["beside_published"]]) + " |")
     counts = predictions["outcome"].value_counts()
     outcomes = ("agrees", "undecided", "disagrees", "not measured")
-    told = ", ".join(f"{counts.get(name, 0)} {name}" for name in outcomes)
+    words = ("as predicted", "undecided", "otherwise", "not measured")
+    told = ", ".join(f"{counts.get(name, 0)} {word}" for name, word in zip(outcomes, words, strict=True))
     beside = predictions["beside_published"].value_counts()
     known = ", ".join(f"{beside[name]} {name}" for name in ("below", "as published", "above") if name in beside)
     return [*lines, "", f"Of {len(predictions)} predictions: {told}. By the published shares: {known or 'none'}."]
@@ -110,7 +138,13 @@ def _footnote(n_seeds: int, n_asked: int) -> str:
     return (
         "Share of the gap to the original that an attack brings back, at its worst setting, with a 95% bootstrap "
         f"over subjects or scenes; {n_seeds} seeds averaged within prompts, up to {n_asked} prompts, "
-        "judged by the world's parser; in other words and after solved examples the original is asked so too. After "
-        "the semicolon, where the attack teaches: target share beyond that of the twin under the same attack, item by "
-        "item, of one run of the twin's. The worst of several settings is high by chance too."
+        "judged by the world's parser. Then, where the attack teaches: target share beyond that of the twin under the "
+        "same attack, item by item, of one run of the twin's; and the broken share where it is above "
+        f"{BROKEN_BESIDE}: what broke does not say that nothing is left. At random instead: random directions, along "
+        "which every token is moved as far, or random neurons; p that the attack brings back more, one-sided, by "
+        "subject or scene, after Holm among all of the goal's. Relearning: of knowledge half of the subjects are "
+        "taught and the others asked; of toxicity the scenes that were unlearned are taught and others asked. Neutral: "
+        "facts of towns, civil scenes. Unrelated: the other goal's neutral texts. Another form: one of two unrelated "
+        "texts put before; there, and after solved examples, the original is asked so too. The worst of several "
+        "settings is high by chance too."
     )

@@ -16,7 +16,7 @@ from interp_unlearn.artifacts import read_parquet, write_parquet
 from interp_unlearn.artifacts.fingerprint import fingerprint
 from interp_unlearn.attacks import FewShot, MeasuredItems, Quantise, Reformat, Relearn
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.figures import plot_attacks, plot_patching
+from interp_unlearn.figures import plot_attacks, plot_dissection, plot_patching
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.mechanism import DissectionConfig
 from interp_unlearn.organism.build import BuildConfig
@@ -265,6 +265,14 @@ def test_a_small_run_goes_from_models_to_figures_and_does_nothing_twice(
     assert set(attacks["method"]) == {"oracle", "twin"} and set(attacks["goal"]) == {"knowledge", "toxicity"}
     figure = plot_attacks(attacks)
     assert [axis.get_title().split(" (")[0] for axis in figure.axes] == ["Knowledge", "Toxicity"]
+    tables = module.tables_of_pairs(out)["oracle / oracle"]
+    nothing = plot_dissection(tables).axes[-1]
+    hollow = [np.asarray(line.get_xdata())[0] for line in nothing.lines if line.get_markerfacecolor() == "none"]
+    broken = [
+        *tables["composition"].query("outcome.str.endswith('broken') and contrast == 'interaction'")["mean"],
+        *tables["carried"].query("outcome == 'broken' and contrast == 'difference'")["mean"],
+    ]
+    assert len(broken) == 6 and len(hollow) == 8 and set(broken) <= set(hollow)
     patching = read_parquet(out / "patching.parquet")
     assert set(patching["into"]) == {"twin", "original"}
     panels = plot_patching(patching).axes

@@ -164,10 +164,14 @@ def places(effects: Mapping[tuple[int, str], float], floors: float = 0.0, into: 
 def test_patching_names_the_places_that_go_the_donors_way_and_beyond_the_floor() -> None:
     effects = {(0, "last"): 0.05, (1, "last"): 1.0, (2, "last"): 4.0, (4, "last"): 3.0, (1, "subject"): -2.0}
     (text,) = patching_sentences(places(effects))
-    assert "of 5 places, at: last tokens after block 1 to 2, 4; most by 4.00 [3.90, 4.10] nats of 5.00" in text
+    assert "move the answer by 5% of the way or more and further" in text
+    assert "of 5 places, at: last tokens after block 1 to 2, 4; of all places" in text
+    assert "of all places most by 4.00 [3.90, 4.10] nats of 5.00" in text
+    (little,) = patching_sentences(places({(1, "last"): 0.2, (2, "last"): 0.25}))
+    assert "at: last tokens after block 2; of" in little, "0.2 of 5 nats is above 0 and not 5%"
     assert "original's states in the twin" in text and "further than a stranger's do" in text and "subject" not in text
     (disturbed,) = patching_sentences(places(effects, floors=3.5))
-    assert "at: last tokens after block 2; most" in disturbed
+    assert "at: last tokens after block 2; of all" in disturbed
     nothing = places({(0, "last"): -1.0})
     assert "at: none." in next(iter(patching_sentences(nothing)))
     unfloored = places(effects).assign(beyond_floor=float("nan"))
@@ -177,5 +181,8 @@ def test_patching_names_the_places_that_go_the_donors_way_and_beyond_the_floor()
 def test_a_twin_takes_an_answer_away() -> None:
     table = places({(3, "all"): -4.0, (5, "all"): 0.5}, into="original").assign(recipient=-1.0, donor=-6.0)
     (text,) = patching_sentences(table)
-    assert "the twin's states in the original" in text and "at: all tokens after block 3; most by -4.00" in text
+    assert (
+        "the twin's states in the original" in text
+        and "at: all tokens after block 3; of all places most by -4.00" in text
+    )
     assert list(patching_sentences(None)) == []

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp_unlearn.figures.style import BLACK, BLUE, GREY, panels, styled
+from interp_unlearn.figures.style import BLACK, BLUE, GREY, VERMILLION, panels, styled
 from interp_unlearn.figures.tables import layer_positions, layer_ticks, require_columns
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def plot_unlearning_depth(
         left.set_title("lost log-probability, nats a token", loc="left")
         bars: dict[str, Any] = {"color": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 0.6}
         right.bar(x, table["encoding"], 0.8, label="share of texts that count", **bars)
-        right.plot(x, table["erasure"], color=BLUE, marker="D", label="erasure ratio")
+        right.plot(x, table["erasure"], color=VERMILLION, marker="^", label="erasure ratio, at most 1 a text")
         right.set_ylim(0, 1.05)
         right.set_title("erased, of what is there", loc="left")
         for axis in (left, right):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp_unlearn.figures.style import BLUE, GREY, VERMILLION, panels, styled
+from interp_unlearn.figures.style import BLACK, BLUE, GREY, VERMILLION, panels, styled
 from interp_unlearn.figures.tables import layer_positions, layer_ticks, one_component, require_columns
 
 if TYPE_CHECKING:
@@ -51,13 +51,16 @@ def plot_displacement_spectrum(
     ticks = layer_ticks(table["x"].tolist(), at_most=9)
     most = max([1.0, *(v for name in (*_RANKS, "null_effective_rank_low") for v in table[name].dropna().tolist())])
 
+    from matplotlib.patheffects import withStroke
+
     with styled():
         figure, axes = panels(len(corpora), 2, 0.9 + 1.7 * len(corpora), ax, share=False)
+        outline = [withStroke(linewidth=3, foreground="white")]  # on the bars, too
         for row, corpus in enumerate(corpora):
             left, right = axes[2 * row : 2 * row + 2]
             own = table.loc[table["corpus"] == corpus].to_dict("list")
             _stack(left, parts.loc[parts["corpus"] == corpus], own["x"], labelled=row == 0)
-            null: dict[str, Any] = {"color": GREY, "linestyle": ":", "marker": "_"}
+            null: dict[str, Any] = {"color": BLACK, "linestyle": ":", "marker": "_", "path_effects": outline}
             left.plot(own["x"], own["null_share_high"], label="null: a direction for each token, 95%", **null)
             right.plot(own["x"], own["null_effective_rank_low"], **null)
             for name, (label, color, marker, line) in _RANKS.items():
@@ -67,8 +70,8 @@ def plot_displacement_spectrum(
             right.set_ylim(0.8, 1.5 * most)
             right.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.5)
             left.set_title(f"{corpus} text, n = {own['n_tokens'][0]} tokens", loc="left")
-            right.set_title("number of directions", loc="left")
-            left.set_ylabel("share of squares")
+            right.set_title(f"number of directions, {corpus} text", loc="left")
+            left.set_ylabel("share of the squared\ndisplacement")
             for axis in (left, right):
                 axis.set_xticks(*ticks)
         for axis in axes[-2:]:

@@ -34,8 +34,9 @@ def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | 
     The first three are shares of the whole effect on each goal's target when changed tensors are put into the original,
     with 95% intervals, and hollow, where "broken" is an outcome, what share of the same model's answers is broken: an
     effect that comes with it may be damage. The last has each change's effect on the other goal's target, what both
-    together do beyond their sum, and what changes when a change is carried onto another model, with the interval of the
-    equivalence test and the margin as a grey band; without those tables there are three panels.
+    together do beyond their sum, and what changes when a change is carried onto another model, hollow the same of what
+    is broken, with the interval of the equivalence test and the margin as a grey band; without those tables there are
+    three panels.
 
     Args:
         tables: of a `mechanism.Dissection`: transplant, ranks, and where there are, composition and carried.
@@ -92,7 +93,7 @@ def plot_dissection(tables: "Mapping[str, pd.DataFrame]", ax: "Sequence[Axes] | 
             ]
             n = f", n = {spelled_range(moved['n'].astype(int).tolist())}" if "n" in moved.columns else ""
             hollow = "; hollow: share broken" if _BROKEN in set(moved["outcome"]) else ""
-            note = f"bars: 95% interval{n}{hollow}"
+            note = f"bars above: 95% interval{n}{hollow}"
             figure.legend(handles=handles, loc="outside lower center", ncols=2, title=note)
     return figure
 
@@ -116,8 +117,9 @@ def _draw(
     axis.vlines(at, rows["share_low"], rows["share_high"], color=color)
 
 
-_Line = tuple[str, float, float, float, int]
-"""What it is, its difference with the ends of its interval, and the place of its goal."""
+_Difference = tuple[float, float, float]
+_Line = tuple[str, _Difference, _Difference | None, int]
+"""What it is, its difference on the target and on what is broken with the ends of the interval, its goal's place."""
 
 
 def _lines_of_nothing(tables: "Mapping[str, pd.DataFrame]", goals: Sequence[str]) -> list[_Line]:
@@ -127,16 +129,16 @@ def _lines_of_nothing(tables: "Mapping[str, pd.DataFrame]", goals: Sequence[str]
     for place, goal in enumerate(goals):
         if len(together):
             target = next(str(name) for name in together["outcome"] if str(name).startswith(f"{goal}: "))
-            rows = together.loc[together["outcome"] == target]
+            rows = [together.loc[together["outcome"] == name] for name in (target, f"{goal}: {_BROKEN}")]
             for other in goals:
                 if other != goal:
-                    lines.append((f"{goal}: by the other goal's change", *_tested(rows, other), place))
-            lines.append((f"{goal}: both, beyond their sum", *_tested(rows, "interaction"), place))
+                    lines.append((f"{goal}: by the other goal's change", *_both(rows, other), place))
+            lines.append((f"{goal}: both, beyond their sum", *_both(rows, "interaction"), place))
         if len(carried):
-            rows = _target(carried, goal)
-            for onto in dict.fromkeys(rows["onto"]):
+            rows = [_target(carried, goal), _broken(carried, goal)]
+            for onto in dict.fromkeys(rows[0]["onto"]):
                 name = "a stranger" if "stranger" in str(onto) else "the other goal's twin"
-                found = _tested(rows.loc[rows["onto"] == onto], "difference")
+                found = _both([part.loc[part["onto"] == onto] for part in rows], "difference")
                 lines.append((f"{goal}: carried onto {name}", *found, place))
     return lines
 
@@ -151,16 +153,25 @@ def _margin(tables: "Mapping[str, pd.DataFrame]") -> float:
 def _draw_nothing(axis: "Axes", lines: Sequence[_Line], margin: float) -> None:
     axis.axvspan(-margin, margin, color=GREY, alpha=0.25, linewidth=0)
     axis.axvline(0, color=GREY, linewidth=0.6)
-    for y, (_, mean, low, high, place) in enumerate(lines):
+    for y, (_, *found, place) in enumerate(lines):
         color, marker, _ = _LINES[place % len(_LINES)]
-        axis.hlines(y, low, high, color=color)
-        axis.plot([mean], [y], color=color, marker=marker, linestyle="")
+        for of, looks in zip(found, ({"linestyle": ""}, _HOLLOW), strict=True):
+            if of is not None:
+                mean, low, high = of
+                axis.hlines(y, low, high, color=color)
+                axis.plot([mean], [y], color=color, marker=marker, **looks)
     axis.set_yticks(range(len(lines)), labels=[name for name, *_ in lines])
     axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.set_xlabel("difference in target share\n(bars: equivalence interval; grey: margin)")
+    axis.set_xlabel("difference in share of answers\n(bars: equivalence interval; grey: margin)")
 
 
-def _tested(rows: "pd.DataFrame", contrast: str) -> tuple[float, float, float]:
+def _both(rows: "Sequence[pd.DataFrame]", contrast: str) -> tuple[_Difference, _Difference | None]:
+    """A contrast on the target and, where it was an outcome, on what is broken."""
+    target, broken = rows
+    return _tested(target, contrast), _tested(broken, contrast) if len(broken) else None
+
+
+def _tested(rows: "pd.DataFrame", contrast: str) -> _Difference:
     row = rows.loc[rows["contrast"] == contrast].iloc[0]
     return float(row["mean"]), float(row["equivalence_low"]), float(row["equivalence_high"])
 

@@ -62,7 +62,7 @@ def plot_lens(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None) -> 
             axis.minorticks_off()
             axis.set_ylim(1.3 * min(least, -1.0), 0.1)
             axis.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.5)
-        axes[0].set_ylabel("log-probability, nats")
+        axes[0].set_ylabel("log-probability, nats\n(logarithmic below \N{MINUS SIGN}1)")
         if ax is None:
             note = f"Mean over n = {max(table['n'].tolist())} prompts"
             note += "; band: 95% bootstrap" if len(table["low"].dropna()) else ""

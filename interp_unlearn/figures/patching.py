@@ -12,6 +12,7 @@ from interp_unlearn.figures.style import (
     goals_in_order,
     panels,
     styled,
+    unit_of,
 )
 from interp_unlearn.figures.tables import require_columns
 
@@ -68,8 +69,12 @@ def plot_patching(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None)
                 axis.vlines(x, rows["effect_low"], rows["effect_high"], color=color)
             axis.axhline(0, color=GREY, linewidth=0.6)
             axis.set_title(f"{goal_title(goal)}: {_TITLES[way]}")
-            axis.set_xlabel(f"patched after block (n = {int(part['n'].iloc[0])})")
+            axis.set_xlabel(f"patched after block (n = {int(part['n'].iloc[0])} {unit_of(goal)})")
             axis.set_xticks(sorted(set(part["layer"])))
+        for row in range(0, len(axes), len(ways)):  # one goal's panels have one scale
+            lows, highs = zip(*(axis.get_ylim() for axis in axes[row : row + len(ways)]), strict=True)
+            for axis in axes[row : row + len(ways)]:
+                axis.set_ylim(min(lows), max(highs))
         for axis in axes[:: len(ways)]:
             axis.set_ylabel("effect (nats)")
         if ax is None:

@@ -82,7 +82,7 @@ _LOOKS: dict[str, Look] = {
     "cosine_rmu_meta": Look("cosine RMU, adversary", ORANGE, "H", ":"),
     "hardened": Look("hardened", BLUE, "8", ":"),
     "counterfactual": Look("counterfactual", GREEN, "p", "--"),
-    "dpo": Look("DPO", YELLOW, "h", "--"),
+    "dpo": Look("DPO", SKY_BLUE, "h", "--"),
     "distilled": Look("edit distilled", GREEN, "X", "-"),
     "civil_finetuning": Look("civil fine-tuning", SKY_BLUE, "*", "-"),
 }
@@ -99,6 +99,7 @@ _SPELLED = {
 _SPARE_LINES = ("-.", (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 _GOALS = {"knowledge": "Knowledge", "toxicity": "Toxicity"}
+_UNITS = {"knowledge": "subjects", "toxicity": "scenes"}
 
 
 def in_order(objectives: Iterable[str]) -> list[str]:
@@ -140,6 +141,11 @@ def goals_in_order(goals: Iterable[str]) -> list[str]:
 def goal_title(goal: str) -> str:
     """The heading of a goal's panels."""
     return _GOALS.get(goal, goal.replace("_", " "))
+
+
+def unit_of(goal: str) -> str:
+    """What is resampled of a goal."""
+    return _UNITS.get(goal, "groups")
 
 
 def styled() -> AbstractContextManager[None]:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Tables = Mapping[str, "pd.DataFrame"]
+LEAST = 0.05
+"""Share of the difference between two models from which an effect of patching is called one."""
 PARTS = {"attention": "attention", "mlp": "MLPs", "embedding": "embedding", "unembedding": "head", "norm": "norms"}
 
 
@@ -189,7 +191,10 @@ def _carried(table: "pd.DataFrame | None", goals: Sequence[str]) -> Iterator[str
 
 
 def patching_sentences(table: "pd.DataFrame | None") -> Iterator[str]:
-    """Where the donor's states move the answer the donor's way, and further than a stranger's states do.
+    """Where the donor's states move the answer the donor's way, by enough, and further than a stranger's states do.
+
+    Enough is `LEAST` of the difference between the two models: that an effect is above 0 says little of many places,
+    whose intervals are not corrected for their number.
 
     Args:
         table: of patching between an original and its twins, with the columns goal and into.
@@ -203,17 +208,18 @@ def patching_sentences(table: "pd.DataFrame | None") -> Iterator[str]:
         way = 1 if difference > 0 else -1
         floored = all(row["beyond_floor"] == row["beyond_floor"] for row in rows)
         names = ("effect", "beyond_floor") if floored else ("effect",)
-        moved = [row for row in rows if all(_beyond_zero(row, name, way) for name in names)]
+        beyond = [row for row in rows if all(_beyond_zero(row, name, way) for name in names)]
+        moved = [row for row in beyond if row["effect"] / difference >= LEAST]
         places: dict[str, list[int]] = {}
         for row in moved:
             places.setdefault(str(row["position"]), []).append(int(row["layer"]))
         listed = "; ".join(f"{name} tokens after block {_spans(layers)}" for name, layers in places.items())
-        most = max(moved, key=lambda row: way * row["effect"], default=None)
-        by = "" if most is None else f"; most by {spelled(most, 'effect')} nats of {difference:.2f}"
+        most = max(beyond, key=lambda row: way * row["effect"], default=None)
+        by = "" if most is None else f"; of all places most by {spelled(most, 'effect')} nats of {difference:.2f}"
         beside = " and further than a stranger's do" if floored else " (no floor: disturbance alone may do so)"
         yield (
-            f"Of {goal}, the {donor}'s states in the {into} move the answer the {donor}'s way{beside}, of "
-            f"{len(rows)} places, at: {listed or 'none'}{by}."
+            f"Of {goal}, the {donor}'s states in the {into} move the answer by {LEAST:.0%} of the way or more{beside}, "
+            f"of {len(rows)} places, at: {listed or 'none'}{by}."
         )
 
 

@@ -145,7 +145,8 @@ def drift_note(summary: pd.DataFrame) -> str:
     (little,) = set(summary.loc[summary["measure"] == "cka", "small_models"].dropna())
     return (
         "One seed. Displacement: L2 norm of the change over the norm before, mean over tokens. Depth: 95% interval "
-        "over subjects or scenes; 1 is the twin. Below the first changed tensor the largest difference of an "
+        "over subjects or scenes; 1 is the twin, and no text counts for more: states that break the text altogether "
+        "look as deep as states that never knew. Below the first changed tensor the largest difference of an "
         f"activation is {below:g}. CKA {little}."
     )
 

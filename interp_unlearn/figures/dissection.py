@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _LINES: tuple[tuple[str, str, Any], ...] = ((BLUE, "o", "-"), (VERMILLION, "s", "--"))
 _PARTS = ("attention", "mlp")
 _BROKEN = "broken"
+_FULL: dict[str, Any] = {"linestyle": ""}
 _HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "linestyle": "", "markersize": 8}  # around a full one
 
 
@@ -155,7 +156,7 @@ def _draw_nothing(axis: "Axes", lines: Sequence[_Line], margin: float) -> None:
     axis.axvline(0, color=GREY, linewidth=0.6)
     for y, (_, *found, place) in enumerate(lines):
         color, marker, _ = _LINES[place % len(_LINES)]
-        for of, looks in zip(found, ({"linestyle": ""}, _HOLLOW), strict=True):
+        for of, looks in zip(found, (_FULL, _HOLLOW), strict=True):
             if of is not None:
                 mean, low, high = of
                 axis.hlines(y, low, high, color=color)

@@ -16,7 +16,7 @@ from interp_unlearn.artifacts import read_parquet, write_parquet
 from interp_unlearn.artifacts.fingerprint import fingerprint
 from interp_unlearn.attacks import FewShot, MeasuredItems, Quantise, Reformat, Relearn
 from interp_unlearn.errors import ConfigError
-from interp_unlearn.figures import plot_attacks, plot_dissection, plot_patching
+from interp_unlearn.figures import plot_attacks, plot_dissection, plot_method_cosines, plot_patching
 from interp_unlearn.interventions import HookedModel
 from interp_unlearn.mechanism import DissectionConfig
 from interp_unlearn.organism.build import BuildConfig
@@ -32,6 +32,7 @@ from interp_unlearn.study.evidence import (
     gather_evidence,
 )
 from interp_unlearn.study.evidence import evidence as module
+from interp_unlearn.study.evidence.aligned import alignment_text
 from interp_unlearn.study.evidence.attacked import CHOSEN, attack_folder, attack_table, unrelated_texts
 from interp_unlearn.study.evidence.dissected import patch_texts
 from interp_unlearn.study.evidence.judged import Judged, asked_examples, outcome_on
@@ -142,7 +143,9 @@ def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
         {"seed": seed, "learning_rate": 0.001, "step": 10 + seed} for seed in (0, 1)
     ]
     rows = table.reset_index()
-    text = evidence_markdown(rows, check_predictions(rows), {}, "Patched: none.", ["Moved: none."], 2, config.n_asked)
+    text = evidence_markdown(
+        rows, check_predictions(rows), {}, "Aligned: none.", "Patched: none.", ["Moved: none."], 2, config.n_asked
+    )
     assert "| relearning on others of it | 0.60 [0.60, 0.60]; +0.50 [+0.50, +0.50]; broken 0.30 |" in text
     assert "| *at random instead* | 0.10 [0.10, 0.10]; p = 0.062 |" in text
     assert text.endswith("Patched: none.\n\n### Drift\n\nMoved: none.")
@@ -227,6 +230,25 @@ def test_the_judge_keeps_what_broke_beside_what_it_judges() -> None:
     assert again.beside["broken"].tolist() == items.beside["broken"][:5].tolist()
 
 
+def test_methods_are_set_beside_each_other_within_a_goal_and_between_goals() -> None:
+    names = [("knowledge", "rmu"), ("knowledge", "oracle"), ("toxicity", "rmu")]
+    cosines = {(0, 0): 0.9, (1, 1): 0.8, (2, 2): 0.7, (0, 1): 0.3, (0, 2): 0.01, (1, 2): -0.02}
+    rows = [
+        {"goal": names[one][0], "method": names[one][1], "other_goal": names[other][0], "other": names[other][1]}
+        | {"cosine": value, "null_low": -0.004, "null_high": 0.003}
+        for (one, other), value in cosines.items()
+    ]
+    text = alignment_text(pd.DataFrame(rows))
+    assert "both on knowledge 0.300 [0.300, 0.300] (1 pairs); both on toxicity none;" in text
+    assert "one on each goal -0.005 [-0.020, 0.010] (2 pairs); two seeds of one method 0.800 [0.700, 0.900]" in text
+    assert "between -0.004 and 0.003" in text
+    axis = plot_method_cosines(pd.DataFrame(rows)).axes[0]
+    drawn = np.asarray(axis.images[0].get_array())
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels == ["K: oracle (twin distilled)", "K: RMU", "T: RMU"]
+    assert drawn.tolist() == [[0.8, 0.3, -0.02], [0.3, 0.9, 0.01], [-0.02, 0.01, 0.7]]
+
+
 def test_plans_are_checked() -> None:
     with pytest.raises(ConfigError, match="a seed and a subject"):
         EvidenceConfig(seeds=())
@@ -265,6 +287,9 @@ def test_a_small_run_goes_from_models_to_figures_and_does_nothing_twice(
     assert set(attacks["method"]) == {"oracle", "twin"} and set(attacks["goal"]) == {"knowledge", "toxicity"}
     figure = plot_attacks(attacks)
     assert [axis.get_title().split(" (")[0] for axis in figure.axes] == ["Knowledge", "Toxicity"]
+    (aligned,) = read_parquet(out / "methods.parquet").to_dict("records")
+    assert (aligned["goal"], aligned["other_goal"], aligned["shared_tensors"]) == ("knowledge", "toxicity", 35)
+    assert (out / "figures" / "methods.png").exists()
     tables = module.tables_of_pairs(out)["oracle / oracle"]
     nothing = plot_dissection(tables).axes[-1]
     hollow = [np.asarray(line.get_xdata())[0] for line in nothing.lines if line.get_markerfacecolor() == "none"]

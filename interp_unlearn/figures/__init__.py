@@ -12,6 +12,7 @@ from interp_unlearn.figures.dissociation import plot_dissociation
 from interp_unlearn.figures.drift import plot_drift
 from interp_unlearn.figures.excess import plot_excess
 from interp_unlearn.figures.lens import plot_lens
+from interp_unlearn.figures.method_cosines import plot_method_cosines
 from interp_unlearn.figures.patching import plot_patching
 from interp_unlearn.figures.probes import plot_probe_auroc
 from interp_unlearn.figures.promoted_tokens import plot_promoted_tokens
@@ -40,6 +41,7 @@ __all__ = [
     "plot_drift",
     "plot_excess",
     "plot_lens",
+    "plot_method_cosines",
     "plot_patching",
     "plot_principal_angles",
     "plot_probe_auroc",

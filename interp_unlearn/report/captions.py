@@ -17,6 +17,7 @@ _CAPTIONS = {
     "subspace_rank": "How many dimensions the directions of the categories span, by layer",
     "attacks": "Share of the gap to the original that each attack brings back, by method and goal",
     "dissection": "Which changed tensors carry the effect, how many directions it takes, and what should be nothing",
+    "methods": "Cosine between the changes of the weights that every two methods make, by goal",
     "patching": "Effect of another model's states on the answer, beside a re-seeded original's, by layer and position",
     "sensitivity": "Differences of efficacy between the two kinds of target, with other settings one at a time",
     "spectrum": "Dimensions that the displacement takes, and the share of its first, by layer",

@@ -19,10 +19,11 @@ from interp_unlearn.artifacts import (
     replaced,
     write_parquet,
 )
-from interp_unlearn.figures import plot_attacks, plot_dissection, plot_patching, save_figure
+from interp_unlearn.figures import plot_attacks, plot_dissection, plot_method_cosines, plot_patching, save_figure
 from interp_unlearn.mechanism.conclusions import draw_conclusions, patching_sentences
 from interp_unlearn.organism.sets import GOALS
 from interp_unlearn.organism.shipped import twin_hashes
+from interp_unlearn.study.evidence.aligned import METHODS, align_methods, alignment_text
 from interp_unlearn.study.evidence.attacked import attack_subject, attack_table, attack_twin
 from interp_unlearn.study.evidence.dissected import (
     build_stranger,
@@ -68,6 +69,7 @@ def gather_evidence(out: Path, quick: bool = False, workers: int = 2, config: Ev
         run_side_by_side(_call, [(build_stranger, config, out), *reversed(models)], workers, "models")
         measures = [
             *((dissect_pair, pair, config, out) for pair in config.pairs),
+            (align_methods, config, out),
             *((drift_subject, subject, config, out) for subject in config.subjects),
             *((patch_twins, goal, config, out) for goal in GOALS),
             *((attack_subject, subject, seed, config, out) for subject in config.subjects for seed in config.seeds),
@@ -103,6 +105,7 @@ def evidence_text(out: Path) -> str:
         read_parquet(out / "attacks.parquet"),
         read_parquet(out / "predictions.parquet"),
         {pair: draw_conclusions(tables[pair_name(pair)], GOALS, config["margin"]) for pair in pairs},
+        alignment_text(read_parquet(out / METHODS)),
         " ".join(patching_sentences(read_parquet(out / "patching.parquet"))),
         lines_of_drift(read_parquet(out / "drift_summary.parquet")),
         len(config["seeds"]),
@@ -124,6 +127,7 @@ def tables_of_pairs(out: Path) -> dict[str, dict[str, pd.DataFrame]]:
 def draw_figures(out: Path) -> None:
     """Draws every figure of a finished study from its tables, as PDF and PNG."""
     save_figure(plot_attacks(read_parquet(out / "attacks.parquet")), out / "figures" / "attacks")
+    save_figure(plot_method_cosines(read_parquet(out / METHODS)), out / "figures" / "methods")
     save_figure(plot_patching(read_parquet(out / "patching.parquet")), out / "figures" / "patching")
     draw_drift_figures(out)
     for number, (pair, tables) in enumerate(tables_of_pairs(out).items()):

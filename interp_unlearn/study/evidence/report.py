@@ -27,6 +27,7 @@ def evidence_markdown(
     attacks: pd.DataFrame,
     predictions: pd.DataFrame,
     conclusions: Mapping[tuple[str, str], str],
+    alignment: str,
     patching: str,
     drift: Sequence[str],
     n_seeds: int,
@@ -38,6 +39,7 @@ def evidence_markdown(
         attacks: of `attack_table`.
         predictions: of `check_predictions`.
         conclusions: by pair of methods.
+        alignment: which methods change the weights the same way.
         drift: the section on it.
         patching: what patching between the twins showed, which is of no method.
         n_seeds: of unlearning.
@@ -50,6 +52,7 @@ def evidence_markdown(
     lines += [_footnote(n_seeds, n_asked), "", "### Predicted and found", "", *prediction_lines(predictions), ""]
     for (first, second), text in conclusions.items():
         lines += [f"### {first} on knowledge, {second} on toxicity", "", text, ""]
+    lines += ["### Every two methods", "", alignment, ""]
     lines += ["### The original and its twins", "", patching, "", "### Drift", "", *drift]
     return "\n".join(lines).rstrip()
 

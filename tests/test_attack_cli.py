@@ -105,6 +105,8 @@ def test_unrelated_texts_are_taught_by_their_own_attack_alone(workplace: Path, t
     run(*on(workplace, "relearn_unrelated"), *given, *few, "--out", tmp_path / "run")
     (setting,) = table_of(tmp_path / "run", "attempts")["setting"]
     assert json.loads(setting) == {"learning_rate": 1e-3, "texts": 5, "held_out": True}
+    run(*on(workplace, "relearn_lora_unrelated"), *given, *few, "--out", tmp_path / "run")
+    assert table_of(tmp_path / "run", "attempts")["attack"].nunique() == 2
     command = (*on(workplace, "relearn_neutral"), *given, *few, "--out", tmp_path / "other")
     assert main([str(argument) for argument in command]) == 2, "takes no --unrelated"
 

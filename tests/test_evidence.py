@@ -146,7 +146,7 @@ def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
     text = evidence_markdown(
         rows, check_predictions(rows), {}, "Aligned: none.", "Patched: none.", ["Moved: none."], 2, config.n_asked
     )
-    assert "| relearning on others of it | 0.60 [0.60, 0.60]; +0.50 [+0.50, +0.50]; broken 0.30 |" in text
+    assert "| relearning, others of it | 0.60 [0.60, 0.60]; +0.50 [+0.50, +0.50]; broken 0.30 |" in text
     assert "| *at random instead* | 0.10 [0.10, 0.10]; p = 0.062 |" in text
     assert text.endswith("Patched: none.\n\n### Drift\n\nMoved: none.")
     assert f"Of {len(PREDICTIONS)} predictions" in text and "2 seeds" in text

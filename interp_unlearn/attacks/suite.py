@@ -47,6 +47,7 @@ def default_attacks() -> tuple[Attack, ...]:
         Relearn(attacker=adapters, learning_rates=(1e-4, 1e-3, 1e-2)),
         Relearn("neutral"),
         Relearn("unrelated"),
+        Relearn("unrelated", attacker=adapters, learning_rates=(1e-4, 1e-3, 1e-2)),
         AblateDirection(),
         AblateSubspace(),
         SteerBack(),

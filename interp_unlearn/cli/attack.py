@@ -46,8 +46,8 @@ def attack(
         str,
         typer.Argument(
             metavar="NAME",
-            help="all, or relearn, relearn_lora, relearn_neutral, relearn_unrelated, ablate_direction, "
-            "ablate_subspace, steer_back, scale_neurons, quantise, prune, reformat, few_shot.",
+            help="all, or relearn, relearn_lora, relearn_neutral, relearn_unrelated, relearn_lora_unrelated, "
+            "ablate_direction, ablate_subspace, steer_back, scale_neurons, quantise, prune, reformat, few_shot.",
         ),
     ],
     model: Annotated[str, typer.Argument(metavar="UNLEARNED", help="The model attacked: directory or hub id.")],

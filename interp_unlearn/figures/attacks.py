@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 _CONTROL: dict[str, Any] = {"linestyle": "", "marker": "|", "markersize": 6}
 _COLUMNS = ["goal", "method", "attack", "recovered", "recovered_low", "recovered_high", "n_groups"]
 ATTACK_NAMES = {
-    "relearn": "relearning on others of it",
-    "relearn_lora": "the same by adapters",
+    "relearn": "relearning, others of it",
+    "relearn_lora": "others of it, by adapters",
     "relearn_neutral": "relearning, neutral text",
     "relearn_unrelated": "relearning, unrelated text",
+    "relearn_lora_unrelated": "unrelated text, by adapters",
     "ablate_direction": "one direction ablated",
     "ablate_subspace": "a subspace ablated",
     "steer_back": "steered back",

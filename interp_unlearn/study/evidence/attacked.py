@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 TWIN = "twin"
 CHOSEN = "worst.parquet"  # written last
-RATES, STEPS = (3e-4, 1e-3, 3e-3), (10, 20, 60)
+RATES, ADAPTER_RATES, STEPS = (3e-4, 1e-3, 3e-3), (1e-3, 3e-3, 1e-2), (10, 20, 60)
 KEYS = ["goal", "method", "attack"]
 KEPT = ("control", "broken", "broken_before")
 NAMED = (
@@ -71,12 +71,13 @@ def suite(goal: Goal) -> tuple[Attack, ...]:
 
 def relearning(goal: Goal) -> tuple[Attack, ...]:
     """The attacks that teach: others of what was forgotten, what is next to it, what has nothing to do with it."""
-    adapters = RelearnConfig(lora=LoraConfig(), roles=("attn", "mlp"))
+    adapters, unrelated = RelearnConfig(lora=LoraConfig(), roles=("attn", "mlp")), unrelated_texts(goal)
     return (
         Relearn(learning_rates=RATES, checkpoints=STEPS),
-        Relearn(attacker=adapters, learning_rates=(1e-3, 3e-3, 1e-2), checkpoints=STEPS),
+        Relearn(attacker=adapters, learning_rates=ADAPTER_RATES, checkpoints=STEPS),
         Relearn("neutral", learning_rates=RATES, checkpoints=STEPS),
-        Relearn("unrelated", learning_rates=RATES, checkpoints=STEPS, unrelated=unrelated_texts(goal)),
+        Relearn("unrelated", learning_rates=RATES, checkpoints=STEPS, unrelated=unrelated),
+        Relearn("unrelated", attacker=adapters, learning_rates=ADAPTER_RATES, checkpoints=STEPS, unrelated=unrelated),
     )
 
 

@@ -122,6 +122,7 @@ def planted_attacks(out: Path) -> None:
                 "broken_before": 0.0,
                 "setting": '{"learning_rate": 0.001}',
                 "step": 10 + seed,
+                "n_attempts": 2,
                 "goal": "knowledge",
                 "method": name.split("-")[1],
             }
@@ -138,7 +139,8 @@ def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
     assert table.loc["rmu", "beyond_twin"] == pytest.approx(0.5)
     assert table.loc["rmu", "seeds"] == 2 and table.loc["rmu", "n"] == 20 and table.loc["rmu", "n_groups"] == 5
     assert table.loc["rmu", "control_recovered"] == pytest.approx(0.1), "a control is averaged over the seeds too"
-    assert table.loc["rmu", "p"] == 2.0**-5 and table.loc["rmu", "p_adjusted"] == 2.0**-4, "Holm among two methods"
+    assert table.loc["rmu", "p"] == 2 * 2.0**-5, "the worst of two settings"
+    assert table.loc["rmu", "p_adjusted"] == 4 * 2.0**-5, "Holm among two methods"
     assert json.loads(table.loc["rmu", "chosen"]) == [
         {"seed": seed, "learning_rate": 0.001, "step": 10 + seed} for seed in (0, 1)
     ]
@@ -147,7 +149,7 @@ def test_seeds_are_averaged_and_the_twin_is_taken_off(tmp_path: Path) -> None:
         rows, check_predictions(rows), {}, "Aligned: none.", "Patched: none.", ["Moved: none."], 2, config.n_asked
     )
     assert "| relearning, others of it | 0.60 [0.60, 0.60]; +0.50 [+0.50, +0.50]; broken 0.30 |" in text
-    assert "| *at random instead* | 0.10 [0.10, 0.10]; p = 0.062 |" in text
+    assert "| *at random instead* | 0.10 [0.10, 0.10]; p = 0.12 |" in text
     assert text.endswith("Patched: none.\n\n### Drift\n\nMoved: none.")
     assert f"Of {len(PREDICTIONS)} predictions" in text and "2 seeds" in text
 

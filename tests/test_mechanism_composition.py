@@ -80,19 +80,23 @@ def test_few_items_without_a_difference_are_no_equivalence(llama: HookedModel) -
         assert table["equivalent"].tolist() == [equivalent] * 4
 
 
-def test_an_item_that_differs_does_not_make_the_verdict_surer(llama: HookedModel) -> None:
-    """Of twenty prompts one changed: the bootstrap alone would call it equivalent where none changed is not."""
+@pytest.mark.parametrize("size", [0.2, 1.0])
+def test_items_that_differ_do_not_make_the_verdict_surer(llama: HookedModel, size: float) -> None:
+    """Of 55 prompts none, one, ten, ... changed; where none of so few is no equivalence, neither are some."""
     name = next(iter(parameters_by_role(llama.hf, ["mlp.down"], [0])))
     start = llama.hash()
-
-    def one_differs(model: HookedModel) -> Mapping[str, Sequence[float]]:
-        return {"target": [0.3 * (model.hash() != start), *[0.0] * 19]}
-
     first, second = nudged(llama, name, 1.0), nudged(llama, name, 0.5)
-    table = compose(llama, first, second, one_differs, CONFIG).to_frame().set_index("contrast")
-    assert table.loc["first", "mean"] == pytest.approx(0.015)
-    assert table.loc["first", "equivalence_high"] == pytest.approx(1 - 0.05 ** (1 / 20))
-    assert not table["equivalent"].any()
+    ends: list[float] = []
+    for moved in (0, 1, 2, 5, 9, 10, 11, 20, 40):
+
+        def outcome(model: HookedModel, moved: int = moved) -> Mapping[str, Sequence[float]]:
+            return {"target": [size * (row < moved and model.hash() != start) for row in range(55)]}
+
+        row = compose(llama, first, second, outcome, CONFIG).to_frame().set_index("contrast").loc["first"]
+        assert row["mean"] == pytest.approx(size * moved / 55)
+        assert not row["equivalent"]
+        ends.append(row["equivalence_high"])
+    assert ends[0] == pytest.approx(1 - 0.05 ** (1 / 55)) and ends == sorted(ends)
 
 
 def test_gate_and_up_multiply(llama: HookedModel) -> None:

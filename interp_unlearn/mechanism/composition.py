@@ -20,12 +20,11 @@ from interp_unlearn.mechanism.outcome import (
 )
 from interp_unlearn.settings import check_fields
 from interp_unlearn.statistics import Interval
+from interp_unlearn.statistics.gap import SMALLEST_GAP
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FEWEST = 10
-"""Units that have to differ before their bootstrap is taken to show all that may differ."""
 _Terms = tuple[tuple[float, str], ...]
 
 
@@ -93,10 +92,10 @@ class Composition:
 
         Columns: outcome, contrast, mean, low, high; equivalence_low, equivalence_high (the interval of the two
         one-sided tests, of coverage 1 - 2 alpha), margin, equivalent (that interval lies within the margin around 0);
-        n. Where hardly an item differs, a bootstrap has next to no width however few there are. So where fewer than
-        `FEWEST` units (groups, where there are any) differ, the interval reaches at least as far as what may have gone
-        unseen if none did: `1 - alpha^(1 / n)` either way (Clopper and Pearson 1934), as of units that would differ
-        by 1.
+        n. Where hardly an item differs, a bootstrap has next to no width however few there are. So the interval of an
+        outcome whose values lie between 0 and 1, and of any of which not one differs, reaches at least as far as what
+        may have gone unseen if none did: `1 - alpha^(1 / n)` either way (Clopper and Pearson 1934), as of n units
+        (groups, where there are any) that would differ by 1. Where a few do differ it may be a little more than that.
         Caveat: what is not equivalent need not be different: a wide interval shows neither.
         """
         import pandas as pd
@@ -111,10 +110,11 @@ class Composition:
                 self.config.resampling,
             )
             margin = self.config.margin_of(outcome)
+            share = all(((values[outcome] >= 0) & (values[outcome] <= 1)).all() for values in self.values.values())
             for contrast, terms in self.contrasts.items():
                 found = means.contrast(*terms)
                 tested = means.contrast(*terms, level=1 - 2 * self.config.alpha)
-                if means.n_moved(*terms) < min(FEWEST, means.n):
+                if share or max(abs(tested.low), abs(tested.high)) < SMALLEST_GAP:
                     unseen = 1 - self.config.alpha ** (1 / means.n)
                     tested = Interval(found.mean, min(tested.low, -unseen), max(tested.high, unseen), found.n)
                 yield {

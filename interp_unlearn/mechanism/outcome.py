@@ -105,7 +105,6 @@ class PairedMeans(Generic[Condition]):
         means = bootstrap_means(columns, groups, resampling.n, resampling.seed)
         # The estimate first, then the resamples: whatever is computed of both is computed alike.
         self._means = dict(zip(conditions, np.concatenate([columns.mean(0)[None], means]).T, strict=True))
-        self._columns, self._groups = dict(zip(conditions, columns.T, strict=True)), groups
         self._level = resampling.level
         self.n = unit_count(len(columns), groups)
 
@@ -116,12 +115,6 @@ class PairedMeans(Generic[Condition]):
     def contrast(self, *terms: tuple[float, Condition], level: float | None = None) -> Interval:
         """Weighted sum of the means of conditions."""
         return self.interval(self._sum(terms), level)
-
-    def n_moved(self, *terms: tuple[float, Condition]) -> int:
-        """How many units (groups, where there are any) have a weighted sum other than 0 in one of their items."""
-        moved = np.abs(np.sum([weight * self._columns[condition] for weight, condition in terms], axis=0))
-        keys = range(len(moved)) if self._groups is None else self._groups
-        return len({key for key, value in zip(keys, moved.tolist(), strict=True) if value > SMALLEST_GAP})
 
     def effect(self, after: Condition, before: Condition) -> Interval:
         """Difference between two conditions."""

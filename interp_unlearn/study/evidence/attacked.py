@@ -51,6 +51,7 @@ NAMED = (
     *("recovered", "recovered_low", "recovered_high", "score", "original", "unlearned"),
     *("twin", "beyond_twin", "beyond_twin_low", "beyond_twin_high"),
 )
+ATTEMPT = ("setting", "step", "n_attempts")
 SCORES = ["attacked", "unlearned", "original"]
 
 
@@ -108,7 +109,7 @@ def _attack(
     stage: Stage, checkpoint: str, attacks: tuple[Attack, ...], name: str, seed: int, config: EvidenceConfig, out: Path
 ) -> None:
     folder = attack_folder(out, name, seed)
-    if (folder / CHOSEN).exists():
+    if (folder / CHOSEN).exists() and set(read_parquet(folder / CHOSEN)["attack"]) >= {one.name for one in attacks}:
         return
     result = run_attacks(
         partial(HookedModel.from_pretrained, checkpoint),
@@ -137,7 +138,7 @@ def _scores(items: pd.DataFrame, worst: pd.DataFrame) -> pd.DataFrame:
         found: Any = items.loc[(items["attack"] == row["attack"]) & (items["setting"] == row["setting"])]
         at = found["step"].isna() if pd.isna(row["step"]) else found["step"] == row["step"]
         kept = found.loc[at, ["attack", "id", "score", "original", "control", "broken"]]
-        parts.append(kept.rename(columns={"score": "attacked"}).assign(setting=row["setting"], step=row["step"]))
+        parts.append(kept.rename(columns={"score": "attacked"}).assign(**{at: row[at] for at in ATTEMPT}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -148,7 +149,8 @@ def attack_table(out: Path, config: EvidenceConfig) -> pd.DataFrame:
         One row a goal, method and attack: score, original, unlearned; recovered with recovered_low and recovered_high
         (95% bootstrap over groups); broken and broken_before, shares of answers that are no sentence of the world;
         where there is a control, its score as control, what it recovers (control_recovered, with _low and _high), and p
-        (one-sided sign-flip over groups, the attack against it), p_adjusted by Holm's method among all of a goal's;
+        (one-sided sign-flip over groups, the attack against its few random draws as they are, times the settings that
+        it is the worst of), p_adjusted by Holm's method among all of a goal's;
         where the twin was attacked too, its score as twin, and beyond_twin with its _low and _high, the paired
         difference on the items that both were scored on; seeds, n (items), n_groups; chosen, each seed's setting and
         step (JSON); reason where no share can be named.
@@ -178,7 +180,7 @@ def attack_table(out: Path, config: EvidenceConfig) -> pd.DataFrame:
         control = np.asarray(means["control"], dtype=float)
         if not np.isnan(control).any():
             row |= _named("control_recovered", share_of_gap(control, before, target, groups, config.n_resamples))
-            row["p"] = better_than(attacked, control, groups)
+            row["p"] = min(1.0, float(part["n_attempts"].max()) * better_than(attacked, control, groups))
         goal, method, attack = key
         if method != TWIN and (goal, TWIN, attack) in parts:
             row |= _beyond(means, parts[goal, TWIN, attack][1], config.n_resamples)

@@ -193,3 +193,21 @@ class TestMeasures:
         assert measured(model, lambda _: items, ["b"]).ids == ("b",)
         with pytest.raises(ConfigError, match="MeasuredItems, got list"):
             measured(model, lambda _: [1.0])  # pyright: ignore[reportArgumentType]
+
+
+def test_what_stands_beside_the_scores_goes_with_its_items():
+    items = MeasuredItems.of("x", [1.0, float("nan"), 0.0, 1.0], beside={"broken": [0.0, 1.0, 1.0, 0.5]})
+    assert items.ids == ("0", "2", "3") and items.beside["broken"].tolist() == [0.0, 1.0, 0.5]
+    assert items.only({"2", "3"}).beside["broken"].tolist() == [1.0, 0.5]
+    frame = items.to_frame()
+    assert frame.loc[frame["id"] == "1", "broken"].isna().all()
+    assert MeasuredItems.from_frame("x", frame).beside["broken"].tolist() == [0.0, 1.0, 0.5]
+    other = MeasuredItems.of("x", [1.0, 1.0, 1.0, float("nan")], beside={"broken": [1.0, 1.0, 0.0, 0.0]})
+    joint = MeasuredItems.average([items, other])
+    assert joint.ids == ("0", "2") and joint.beside["broken"].tolist() == [0.5, 0.5]
+    assert not MeasuredItems.average([items, MeasuredItems.of("x", [1.0] * 4)]).beside
+    assert len(MeasuredItems.average([items, MeasuredItems.of("x", [float("nan")] * 4)])) == 0
+    with pytest.raises(ConfigError, match="1 values of broken for 2 scores"):
+        MeasuredItems.of("x", [1.0, 0.0], beside={"broken": [1.0]})
+    with pytest.raises(ConfigError, match="group cannot stand beside the scores"):
+        MeasuredItems.of("x", [1.0, 0.0], beside={"group": [1.0, 0.0]})

@@ -215,9 +215,12 @@ def test_unrelated_texts_hold_nothing_of_the_goal(goal: Any) -> None:
     assert len(texts) > 500
     if goal == "toxicity":
         assert not any(":" in text for text in texts), "nobody speaks"
+        nouns = {example.completion.split(".")[0].split()[-1] for example in stage.sets.forget}
+        assert not nouns & {word.strip(".,") for text in texts for word in text.split()}
     else:
-        told = [fact.sentence(0).split()[0] for fact in stage.world.knowledge.hazardous + stage.world.knowledge.benign]
-        assert not any(f" {name} " in f" {text} " for name in set(told) for text in texts)
+        facts = stage.world.knowledge.hazardous + stage.world.knowledge.benign
+        told = {word for fact in facts for word in f"{fact.subject} {fact.answer}".split()}
+        assert len(told) > 100 and not told & {word.strip(".,") for text in texts for word in text.split()}
     prefix = attacked.suite(goal)[-2]
     assert isinstance(prefix, Reformat) and prefix.prefixes == texts[:2]
 
@@ -294,7 +297,7 @@ def test_a_small_run_goes_from_models_to_figures_and_does_nothing_twice(
     assert (out / "figures" / "methods.png").exists()
     tables = module.tables_of_pairs(out)["oracle / oracle"]
     nothing = plot_dissection(tables).axes[-1]
-    hollow = [np.asarray(line.get_xdata())[0] for line in nothing.lines if line.get_markerfacecolor() == "none"]
+    hollow = [np.asarray(line.get_xdata())[0] for line in nothing.lines if line.get_markerfacecolor() == "white"]
     broken = [
         *tables["composition"].query("outcome.str.endswith('broken') and contrast == 'interaction'")["mean"],
         *tables["carried"].query("outcome == 'broken' and contrast == 'difference'")["mean"],

@@ -167,6 +167,8 @@ def test_patching_names_the_places_that_go_the_donors_way_and_beyond_the_floor()
     assert "move the answer by 5% of the way or more and further" in text
     assert "of 5 places, at: last tokens after block 1 to 2, 4; of all places" in text
     assert "of all places most by 4.00 [3.90, 4.10] nats of 5.00" in text
+    (floored,) = patching_sentences(places({(1, "last"): 4.5, (2, "last"): 0.3}, floors=0.25).query("layer == 2"))
+    assert "at: none; of all places most by 0.30" in floored, "what does not go beyond the floor is no less an effect"
     (little,) = patching_sentences(places({(1, "last"): 0.2, (2, "last"): 0.25}))
     assert "at: last tokens after block 2; of" in little, "0.2 of 5 nats is above 0 and not 5%"
     assert "original's states in the twin" in text and "further than a stranger's do" in text and "subject" not in text

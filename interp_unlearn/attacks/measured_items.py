@@ -14,6 +14,8 @@ from interp_unlearn.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
+_COLUMNS = ("id", "group", "score", "reason")
+
 
 @dataclass(frozen=True, eq=False)
 class MeasuredItems:
@@ -39,11 +41,13 @@ class MeasuredItems:
     beside: Mapping[str, Float[np.ndarray, " item"]] = field(default_factory=dict[str, np.ndarray])
 
     def __post_init__(self) -> None:
-        if {len(self.scores), len(self.groups), *map(len, self.beside.values())} != {len(self.ids)}:
-            raise ConfigError(
-                f"{self.score}: {len(self.ids)} ids, {len(self.scores)} scores and {len(self.groups)} groups; "
-                "expected as many of each"
-            )
+        sizes = {"scores": len(self.scores), "groups": len(self.groups)}
+        sizes |= {name: len(column) for name, column in self.beside.items()}
+        if set(sizes.values()) - {len(self.ids)}:
+            told = ", ".join(f"{size} {name}" for name, size in sizes.items())
+            raise ConfigError(f"{self.score}: {len(self.ids)} ids and {told}; expected as many of each")
+        if taken := self.beside.keys() & set(_COLUMNS):
+            raise ConfigError(f"{self.score}: {sorted(taken)[0]} cannot stand beside the scores; choose another name")
         if len({*self.ids, *self.left_out}) < len(self.ids) + len(self.left_out):
             raise ConfigError(f"{self.score}: an id stands twice; give each item one of its own")
         if not np.isfinite(self.scores).all():
@@ -75,6 +79,11 @@ class MeasuredItems:
         values = np.asarray(scores, dtype=float)
         names = [str(row) for row in range(len(values))] if ids is None else [str(name) for name in ids]
         kinds = [f"item {name}" for name in names] if groups is None else [str(group) for group in groups]
+        others = {name: np.asarray(column, dtype=float) for name, column in (beside or {}).items()}
+        if wrong := [name for name, column in others.items() if column.shape != values.shape]:
+            raise ConfigError(
+                f"{score}: {len(others[wrong[0]])} values of {wrong[0]} for {len(values)} scores; give as many"
+            )
         if not len(values) == len(names) == len(kinds):
             raise ConfigError(f"{score}: {len(values)} scores, {len(names)} ids and {len(kinds)} groups; give as many")
         known = dict(left_out or {})
@@ -85,18 +94,19 @@ class MeasuredItems:
             values[scored],
             tuple(kinds[row] for row in np.flatnonzero(scored)),
             {names[row]: known.get(names[row], f"score is {values[row]}") for row in np.flatnonzero(~scored)},
-            {name: np.asarray(column, dtype=float)[scored] for name, column in (beside or {}).items()},
+            {name: column[scored] for name, column in others.items()},
         )
 
     @classmethod
     def average(cls, several: Sequence["MeasuredItems"]) -> "MeasuredItems":
-        """The mean score of each item over several measurements; items that one of them lacks are left out."""
+        """The mean score of each item over several measurements; what one of them lacks is left out."""
         first = several[0]
         missing = {name: why for items in several for name, why in items.left_out.items()}
         ids = [name for name in first.ids if name not in missing]
         columns = [items.at(ids) for items in several]
         group_of = dict(zip(first.ids, first.groups, strict=True))
-        beside = {name: np.mean([items._beside_at(name, ids) for items in several], axis=0) for name in first.beside}
+        common = [name for name in first.beside if all(name in items.beside for items in several)]
+        beside = {name: np.mean([items._beside_at(name, ids) for items in several], axis=0) for name in common}
         groups = tuple(group_of[name] for name in ids)
         return cls(first.score, tuple(ids), np.mean(columns, axis=0), groups, missing, beside)
 
@@ -146,7 +156,7 @@ class MeasuredItems:
             (name, group, score, None) for name, group, score in zip(self.ids, self.groups, self.scores, strict=True)
         ]
         others = [(name, None, np.nan, why) for name, why in self.left_out.items()]
-        frame = pd.DataFrame([*scored, *others], columns=["id", "group", "score", "reason"])
+        frame = pd.DataFrame([*scored, *others], columns=list(_COLUMNS))
         frame = frame.astype({"id": "string", "group": "string", "score": float, "reason": "string"})
         empty = [np.nan] * len(others)
         return frame.assign(**{name: [*column, *empty] for name, column in self.beside.items()})
@@ -169,9 +179,5 @@ class MeasuredItems:
             np.asarray(scored["score"], dtype=float),
             tuple(scored["group"].tolist()),
             dict(zip(others["id"].tolist(), others["reason"].tolist(), strict=True)),
-            {
-                str(name): np.asarray(scored[name], dtype=float)
-                for name in frame.columns
-                if name not in ("id", "group", "score", "reason")
-            },
+            {str(name): np.asarray(scored[name], dtype=float) for name in frame.columns if name not in _COLUMNS},
         )

@@ -139,7 +139,7 @@ def attack(
     texts = read_labelled_texts(data, layout, neutral, limit=limit, skip=skip)
     measure = measure_from(texts, data, layout, questions, form, score, by_subject, limit, skip, batch_size)
     given = {
-        "--unrelated": None if unrelated is None else read_plain(unrelated)[skip:][:limit],
+        "--unrelated": None if unrelated is None else read_plain(unrelated)[:limit],
         "--learning-rate": rates,
         "--checkpoint": checkpoints,
         "--layer": layer,

@@ -26,6 +26,7 @@ _LINES: tuple[tuple[str, str, Any], ...] = ((BLUE, "o", "-"), (VERMILLION, "s", 
 _PARTS = ("attention", "mlp")
 _BROKEN = "broken"
 _FULL: dict[str, Any] = {"linestyle": ""}
+_OPEN: dict[str, Any] = {"markerfacecolor": "white", "linestyle": ""}  # below a full one
 _HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "linestyle": "", "markersize": 8}  # around a full one
 
 
@@ -103,7 +104,7 @@ def _axes(ax: "Sequence[Axes] | None", with_nothing: bool) -> "tuple[Figure, lis
     """The caller's, or three in a row, above one of full width where there is something for it."""
     if ax is not None or not with_nothing:
         return panels(1, 4 if with_nothing else 3, 2.5, ax, share=False)
-    figure = new_figure(4.6)
+    figure = new_figure(5.2)
     grid = figure.add_gridspec(2, 1)
     # Each with margins of its own: the names below are long.
     above, below = (figure.add_subfigure(grid[row]) for row in range(2))
@@ -156,11 +157,11 @@ def _draw_nothing(axis: "Axes", lines: Sequence[_Line], margin: float) -> None:
     axis.axvline(0, color=GREY, linewidth=0.6)
     for y, (_, *found, place) in enumerate(lines):
         color, marker, _ = _LINES[place % len(_LINES)]
-        for of, looks in zip(found, (_FULL, _HOLLOW), strict=True):
+        for of, looks, at in zip(found, (_FULL, _OPEN), (y - 0.15, y + 0.2), strict=True):
             if of is not None:
                 mean, low, high = of
-                axis.hlines(y, low, high, color=color)
-                axis.plot([mean], [y], color=color, marker=marker, **looks)
+                axis.hlines(at, low, high, color=color)
+                axis.plot([mean], [at], color=color, marker=marker, **looks)
     axis.set_yticks(range(len(lines)), labels=[name for name, *_ in lines])
     axis.set_ylim(len(lines) - 0.5, -0.5)
     axis.set_xlabel("difference in share of answers\n(bars: equivalence interval; grey: margin)")

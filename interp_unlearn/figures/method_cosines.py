@@ -6,6 +6,7 @@ import numpy as np
 
 from interp_unlearn.figures.style import BLACK, goal_title, goals_in_order, in_order, looks_of, panels, styled
 from interp_unlearn.figures.tables import require_columns
+from interp_unlearn.statistics import spelled_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ def plot_method_cosines(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" =
         for row, column in zip(*np.nonzero(~np.isnan(values)), strict=True):
             value = float(values[row, column])
             style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6}
-            axis.text(column, row, f"{value:.2f}", color=BLACK if value > 0.5 else "white", **style)
+            axis.text(column, row, spelled_value(value), color=BLACK if value > 0.5 else "white", **style)
         for place in borders:
             axis.axhline(place - 0.5, color="white", linewidth=2)
             axis.axvline(place - 0.5, color="white", linewidth=2)

@@ -82,7 +82,7 @@ _LOOKS: dict[str, Look] = {
     "cosine_rmu_meta": Look("cosine RMU, adversary", ORANGE, "H", ":"),
     "hardened": Look("hardened", BLUE, "8", ":"),
     "counterfactual": Look("counterfactual", GREEN, "p", "--"),
-    "dpo": Look("DPO", SKY_BLUE, "h", "--"),
+    "dpo": Look("DPO", VERMILLION, "h", "-."),
     "distilled": Look("edit distilled", GREEN, "X", "-"),
     "civil_finetuning": Look("civil fine-tuning", SKY_BLUE, "*", "-"),
 }

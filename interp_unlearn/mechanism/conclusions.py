@@ -214,8 +214,9 @@ def patching_sentences(table: "pd.DataFrame | None") -> Iterator[str]:
         for row in moved:
             places.setdefault(str(row["position"]), []).append(int(row["layer"]))
         listed = "; ".join(f"{name} tokens after block {_spans(layers)}" for name, layers in places.items())
-        most = max(beyond, key=lambda row: way * row["effect"], default=None)
-        by = "" if most is None else f"; of all places most by {spelled(most, 'effect')} nats of {difference:.2f}"
+        most = max(rows, key=lambda row: way * row["effect"])
+        told = f"; of all places most by {spelled(most, 'effect')} nats of {difference:.2f}"
+        by = told if _beyond_zero(most, "effect", way) else ""
         beside = " and further than a stranger's do" if floored else " (no floor: disturbance alone may do so)"
         yield (
             f"Of {goal}, the {donor}'s states in the {into} move the answer by {LEAST:.0%} of the way or more{beside}, "

@@ -11,6 +11,7 @@ import pandas as pd
 from interp_unlearn.artifacts import write_parquet
 from interp_unlearn.mechanism import WeightDelta, align_deltas
 from interp_unlearn.organism.sets import GOALS
+from interp_unlearn.statistics import spelled_interval
 from interp_unlearn.study.evidence.models import model_folder
 from interp_unlearn.study.stage import load_stage
 
@@ -58,7 +59,7 @@ def alignment_text(table: pd.DataFrame) -> str:
     ]
     return (
         f"Cosines between the changes of all weights that two methods make, median [least, most]: {'; '.join(ranges)}. "
-        f"With signs flipped they lie between {table['null_low'].min():.3f} and {table['null_high'].max():.3f}."
+        f"With signs flipped, 95% lie between {table['null_low'].min():.3f} and {table['null_high'].max():.3f}."
     )
 
 
@@ -66,4 +67,4 @@ def _range(rows: pd.DataFrame) -> str:
     values: Any = rows["cosine"].dropna()
     if values.empty:
         return "none"
-    return f"{values.median():.3f} [{values.min():.3f}, {values.max():.3f}] ({len(values)} pairs)"
+    return f"{spelled_interval(values.median(), values.min(), values.max(), 3)} ({len(values)} pairs)"

@@ -1,9 +1,10 @@
 """What was predicted of the attacks before they were run, from published numbers, and whether it came out so.
 
 Only regularities that do not follow from how an attack or an objective is made. The shares of the gap were committed
-before the first run of the evidence, and `PUBLISHED` after it; in that run neutral texts stood for unrelated ones. The
-excess over the twin was committed before the second run, the first in which the twin met adapters and any model texts
-that are unrelated. What had been seen until then is said in each entry.
+before the first run of the evidence, and `PUBLISHED` after it; in that run neutral texts stood for unrelated ones, in
+relearning and before prompts, and what it gave is said in those entries. The excess over the twin, and adapters on
+unrelated text, were committed before the second run, the first in which the twin met adapters and any model texts that
+are unrelated.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ _UNRELATED = "most, after ten unrelated examples (2409.18025)"
 _ROUNDED = "up to 0.83 at 4 bits (2410.16454)"
 _REWORDED = "0.70 by a prefix (base 64.4, RMU 29.9, with the prefix 53.9)"
 _NEURONS = "0.208 to 0.458 toxic by seven key vectors times ten, after DPO (2401.01967)"
+_ASIDE = "in the first run, with neutral texts instead of unrelated ones, after the prediction: "
 _FIRST = "share of the gap in the first run, where the twin had no adapters: "
 _NEUTRAL = "beyond the twin in the first run, on neutral texts: "
 _PILOT = "one seed of cosine RMU, judged by cloze: "
@@ -84,19 +86,22 @@ PREDICTIONS = (
     Prediction("relearn", "knowledge", "hardened", 0.1, 0.5, seen="0.3 after 60 steps, one seed"),
     Prediction("relearn", "toxicity", "probe_multi", 0.6, 1.05, seen="0.95 after 60 steps, the study's five seeds"),
     Prediction("relearn", "toxicity", "hardened", 0.4, 1.0, seen="0.94 at the end of another attack, five seeds"),
-    Prediction("relearn_unrelated", "knowledge", "rmu", 0.4, 1.05, _UNRELATED),
-    Prediction("relearn_unrelated", "knowledge", "cosine_rmu", 0.4, 1.05, _UNRELATED, _PILOT + "0.725"),
-    Prediction("relearn_unrelated", "knowledge", "counterfactual", -0.05, 0.25, _UNRELATED),
-    Prediction("relearn_unrelated", "toxicity", "probe_multi", -0.05, 0.3),
+    Prediction("relearn_unrelated", "knowledge", "rmu", 0.4, 1.05, seen=_ASIDE + "0.37"),
+    Prediction("relearn_unrelated", "knowledge", "cosine_rmu", 0.4, 1.05, seen=f"{_PILOT}0.725; {_ASIDE}0.41"),
+    Prediction("relearn_unrelated", "knowledge", "counterfactual", -0.05, 0.25, seen=_ASIDE + "0.01"),
+    Prediction("relearn_unrelated", "toxicity", "probe_multi", -0.05, 0.3, seen=_ASIDE + "0.00"),
     Prediction("quantise", "knowledge", "rmu", -0.05, 0.2, _ROUNDED, _PILOT + "0.005, our rate is fifty times theirs"),
     Prediction("quantise", "knowledge", "counterfactual", -0.05, 0.2, _ROUNDED),
     Prediction("quantise", "toxicity", "probe_multi", -0.05, 0.2, _ROUNDED),
-    Prediction("reformat", "knowledge", "rmu", 0.3, 1.05, _REWORDED),
-    Prediction("reformat", "knowledge", "cosine_rmu", 0.5, 1.05, _REWORDED, _PILOT + "0.850"),
-    Prediction("reformat", "knowledge", "counterfactual", -0.05, 0.3),
+    Prediction("reformat", "knowledge", "rmu", 0.3, 1.05, _REWORDED, _ASIDE + "0.23"),
+    Prediction("reformat", "knowledge", "cosine_rmu", 0.5, 1.05, _REWORDED, f"{_PILOT}0.850; {_ASIDE}0.09"),
+    Prediction("reformat", "knowledge", "counterfactual", -0.05, 0.3, seen=_ASIDE + "0.02"),
     Prediction("scale_neurons", "toxicity", "dpo", 0.1, 1.0, _NEURONS),
     Prediction("scale_neurons", "toxicity", "probe_multi", 0.0, 0.5, _NEURONS),
     Prediction("scale_neurons", "knowledge", "rmu", 0.0, 0.3, seen=_PILOT + "0.14"),
+    Prediction("relearn_lora_unrelated", "knowledge", "rmu", 0.1, 1.0, _UNRELATED),
+    Prediction("relearn_lora_unrelated", "knowledge", "cosine_rmu", 0.1, 1.0, _UNRELATED),
+    Prediction("relearn_lora_unrelated", "knowledge", "counterfactual", -0.05, 0.25, _UNRELATED),
     Prediction("relearn_lora", "knowledge", "rmu", 0.7, 1.0, seen=_FIRST + "1.00", of="beyond_twin"),
     Prediction("relearn_lora", "knowledge", "counterfactual", 0.5, 0.95, seen=_FIRST + "0.94", of="beyond_twin"),
     Prediction("relearn_lora", "knowledge", "hardened", 0.1, 0.45, seen=_FIRST + "0.37", of="beyond_twin"),

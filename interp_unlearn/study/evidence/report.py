@@ -61,7 +61,8 @@ def attack_lines(attacks: pd.DataFrame) -> list[str]:
     """One row an attack, one column a method: the share of the gap to the original that came back."""
     methods = [method for method in dict.fromkeys(attacks["method"]) if method != TWIN]
     lines = ["| attack | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
-    before = {row["method"]: row for row in attacks.to_dict("records")}
+    whole = attacks.sort_values("n", kind="stable")  # where every prompt was asked
+    before = {row["method"]: row for row in whole.to_dict("records")}
     for told, column in (("target", "unlearned"), ("broken", "broken_before")):
         cells = " | ".join(f"{before[name][column]:.2f}" for name in methods)
         lines.append(f"| *{told} before any* | {cells} |")
@@ -81,14 +82,16 @@ def share_cell(row: Mapping[Any, Any] | None) -> str:
     """A share with its interval, or why there is none."""
     if row is None:
         return "not run"
-    if row["recovered"] != row["recovered"]:
-        return "no gap" if str(row["reason"]).startswith("no gap") else "not scored"
-    more = ""
+    if row["recovered"] == row["recovered"]:
+        told = [spelled_interval(*(row[name] for name in _RECOVERED))]
+    else:
+        told = ["no gap" if str(row["reason"]).startswith("no gap") else "not scored"]
     if row["beyond_twin"] == row["beyond_twin"]:
-        more = "; {beyond_twin:+.2f} [{beyond_twin_low:+.2f}, {beyond_twin_high:+.2f}]".format(**row)
+        middle, low, high = (round(row[f"beyond_twin{end}"], 2) + 0.0 for end in ("", "_low", "_high"))
+        told.append(f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]")
     if row["broken"] > BROKEN_BESIDE:
-        more += f"; broken {row['broken']:.2f}"
-    return spelled_interval(*(row[name] for name in _RECOVERED)) + more
+        told.append(f"broken {row['broken']:.2f}")
+    return "; ".join(told)
 
 
 def _control_cell(row: Mapping[Any, Any] | None) -> str:
@@ -144,8 +147,9 @@ def _footnote(n_seeds: int, n_asked: int) -> str:
         "judged by the world's parser. Then, where the attack teaches: target share beyond that of the twin under the "
         "same attack, item by item, of one run of the twin's; and the broken share where it is above "
         f"{BROKEN_BESIDE}: what broke does not say that nothing is left. At random instead: random directions, along "
-        "which every token is moved as far, or random neurons; p that the attack brings back more, one-sided, by "
-        "subject or scene, after Holm among all of the goal's. Relearning: of knowledge half of the subjects are "
+        "which every token is moved as far, or random neurons; p that the attack brings back more than these few draws "
+        "do, one-sided, by subject or scene, times its settings, after Holm among all of the goal's. Relearning: of "
+        "knowledge half of the subjects are "
         "taught and the others asked; of toxicity the scenes that were unlearned are taught and others asked. Neutral: "
         "facts of towns, civil scenes. Unrelated: the other goal's neutral texts. Another form: one of two unrelated "
         "texts put before; there, and after solved examples, the original is asked so too. The worst of several "

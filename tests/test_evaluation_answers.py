@@ -67,6 +67,15 @@ def test_two_identical_answers_split_the_probability(llama):
     assert frame.loc[0, "answer_probability"] == pytest.approx(0.5, abs=1e-6)
 
 
+@pytest.mark.parametrize("answer", [0, 1])
+def test_an_answer_that_stands_twice_is_right_by_either(llama, answer):
+    assert score_answers(llama, ["the cat"], [[" sat", " sat"]], [answer]).loc[0, "correct"]
+    question = Question("the cat", ("sat", "sat"), answer, "")
+    asked = score_questions(llama, [question], "{question}")
+    assert asked.loc[0, "correct"]
+    assert asked.loc[0, "correct_per_token"]
+
+
 @pytest.mark.parametrize(
     ("prompts", "pools", "answers"),
     [

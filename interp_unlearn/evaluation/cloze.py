@@ -36,7 +36,7 @@ def score_answers(
 
     Returns:
         One row a prompt, in input order: row, answer, predicted (indices into the pool), correct, answer_probability
-        (normalised over the pool).
+        (normalised over the pool, in which an answer that stands twice counts twice).
 
     Raises:
         DataError: the lists do not match, a pool is empty, or an answer lies outside its pool.
@@ -46,7 +46,7 @@ def score_answers(
     check_answers(pools, answers)
     scores = score_pools(model, prompts, pools, batch_size, "cloze" if progress else None)
     rows: list[dict[str, object]] = []
-    for row, (score, answer) in enumerate(zip(scores, answers, strict=True)):
+    for row, (score, pool, answer) in enumerate(zip(scores, pools, answers, strict=True)):
         probabilities = normalized(score.log_probabilities)
         predicted = int(np.argmax(probabilities))
         rows.append(
@@ -54,7 +54,7 @@ def score_answers(
                 "row": row,
                 "answer": int(answer),
                 "predicted": predicted,
-                "correct": predicted == answer,
+                "correct": pool[predicted] == pool[answer],  # which may stand in its pool twice
                 "answer_probability": float(probabilities[answer]),
             }
         )

@@ -59,7 +59,7 @@ def score_questions(
     prompts = [fill(question) for question in questions]
     scores = score_pools(model, prompts, pools, batch_size, "multiple choice" if progress else None)
     rows: list[dict[str, object]] = []
-    for row, (score, question) in enumerate(zip(scores, questions, strict=True)):
+    for row, (score, pool, question) in enumerate(zip(scores, pools, questions, strict=True)):
         predicted = int(np.argmax(score.log_probabilities))
         per_token = int(np.argmax(score.log_probabilities / score.lengths))
         rows.append(
@@ -68,10 +68,10 @@ def score_questions(
                 "subject": question.subject,
                 "answer": question.answer,
                 "predicted": predicted,
-                "correct": predicted == question.answer,
+                "correct": pool[predicted] == pool[question.answer],  # which may stand among them twice
                 "answer_probability": float(normalized(score.log_probabilities)[question.answer]),
                 "predicted_per_token": per_token,
-                "correct_per_token": per_token == question.answer,
+                "correct_per_token": pool[per_token] == pool[question.answer],
             }
         )
     return pd.DataFrame(rows)

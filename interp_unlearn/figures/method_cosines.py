@@ -62,6 +62,6 @@ def plot_method_cosines(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" =
         if ax is None:
             figure.colorbar(image, ax=axis, fraction=0.04, ticks=[0, 0.5, 1])
             told = ", ".join(f"{goal_title(goal)[0]}: {goal}" for goal in dict.fromkeys(goal for goal, _ in names))
-            note = f"cosine between the changes of all weights ({told}); diagonal: two seeds of one method"
+            note = f"cosine between the changes of all weights ({told});\ndiagonal: two seeds of one method"
             figure.supxlabel(note, fontsize=8)
     return figure

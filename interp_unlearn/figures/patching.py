@@ -69,7 +69,7 @@ def plot_patching(df: "pd.DataFrame", ax: "Axes | Sequence[Axes] | None" = None)
                 axis.vlines(x, rows["effect_low"], rows["effect_high"], color=color)
             axis.axhline(0, color=GREY, linewidth=0.6)
             axis.set_title(f"{goal_title(goal)}: {_TITLES[way]}")
-            axis.set_xlabel(f"patched after block (n = {int(part['n'].iloc[0])} {unit_of(goal)})")
+            axis.set_xlabel(f"after block (n = {int(part['n'].iloc[0])} {unit_of(goal)})")
             axis.set_xticks(sorted(set(part["layer"])))
         for row in range(0, len(axes), len(ways)):  # one goal's panels have one scale
             lows, highs = zip(*(axis.get_ylim() for axis in axes[row : row + len(ways)]), strict=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from interp_unlearn.attacks import Cloze, Completions, Facts, MeasuredItems, MultipleChoice
 from interp_unlearn.attacks.attack import Record, measured
 from interp_unlearn.data import FactQuestion, Question
-from interp_unlearn.errors import ConfigError, DataError, ScoreError
+from interp_unlearn.errors import ArtifactError, ConfigError, DataError, ScoreError
 from interp_unlearn.evaluation import score_answers, score_facts, score_questions, take_exam, token_nll
 from interp_unlearn.interventions import Edit, EditContext, HookedModel
 from interp_unlearn.sites import Site
@@ -202,6 +202,8 @@ def test_what_stands_beside_the_scores_goes_with_its_items():
     frame = items.to_frame()
     assert frame.loc[frame["id"] == "1", "broken"].isna().all()
     assert MeasuredItems.from_frame("x", frame).beside["broken"].tolist() == [0.0, 1.0, 0.5]
+    with pytest.raises(ArtifactError, match="broken"):
+        MeasuredItems.from_frame("x", frame.assign(broken="no"))
     other = MeasuredItems.of("x", [1.0, 1.0, 1.0, float("nan")], beside={"broken": [1.0, 1.0, 0.0, 0.0]})
     joint = MeasuredItems.average([items, other])
     assert joint.ids == ("0", "2") and joint.beside["broken"].tolist() == [0.5, 0.5]

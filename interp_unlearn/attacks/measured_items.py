@@ -169,7 +169,8 @@ class MeasuredItems:
             ArtifactError: it is another table.
         """
         again = "run the attacks again"
-        check_columns(f"items of {score}", frame, numbers=["score"], texts=["id"], again=again)
+        beside = [str(name) for name in frame.columns if name not in _COLUMNS]
+        check_columns(f"items of {score}", frame, numbers=["score", *beside], texts=["id"], again=again)
         scored, others = frame.loc[frame["score"].notna()], frame.loc[frame["score"].isna()]
         check_columns(f"items of {score}", scored, texts=["group"], again=again)
         check_columns(f"items of {score}", others, texts=["reason"], again=again)
@@ -179,5 +180,5 @@ class MeasuredItems:
             np.asarray(scored["score"], dtype=float),
             tuple(scored["group"].tolist()),
             dict(zip(others["id"].tolist(), others["reason"].tolist(), strict=True)),
-            {str(name): np.asarray(scored[name], dtype=float) for name in frame.columns if name not in _COLUMNS},
+            {name: np.asarray(scored[name], dtype=float) for name in beside},
         )

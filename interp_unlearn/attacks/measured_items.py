@@ -74,7 +74,7 @@ class MeasuredItems:
             beside: what else was seen, one value an item, by name.
 
         Raises:
-            ConfigError: lengths differ, or an id stands twice.
+            ConfigError: lengths differ, an id stands twice, or what is beside has a name that the table takes.
         """
         values = np.asarray(scores, dtype=float)
         names = [str(row) for row in range(len(values))] if ids is None else [str(name) for name in ids]

@@ -138,7 +138,7 @@ def _scores(items: pd.DataFrame, worst: pd.DataFrame) -> pd.DataFrame:
         found: Any = items.loc[(items["attack"] == row["attack"]) & (items["setting"] == row["setting"])]
         at = found["step"].isna() if pd.isna(row["step"]) else found["step"] == row["step"]
         kept = found.loc[at, ["attack", "id", "score", "original", "control", "broken"]]
-        parts.append(kept.rename(columns={"score": "attacked"}).assign(**{at: row[at] for at in ATTEMPT}))
+        parts.append(kept.rename(columns={"score": "attacked"}).assign(**{name: row[name] for name in ATTEMPT}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -150,10 +150,9 @@ def attack_table(out: Path, config: EvidenceConfig) -> pd.DataFrame:
         (95% bootstrap over groups); broken and broken_before, shares of answers that are no sentence of the world;
         where there is a control, its score as control, what it recovers (control_recovered, with _low and _high), and p
         (one-sided sign-flip over groups, the attack against its few random draws as they are, times the settings that
-        it is the worst of), p_adjusted by Holm's method among all of a goal's;
-        where the twin was attacked too, its score as twin, and beyond_twin with its _low and _high, the paired
-        difference on the items that both were scored on; seeds, n (items), n_groups; chosen, each seed's setting and
-        step (JSON); reason where no share can be named.
+        it is the worst of), p_adjusted by Holm's method among all of a goal's; where the twin was attacked too, its
+        score as twin, and beyond_twin with its _low and _high, the paired difference on the items that both were scored
+        on; seeds, n (items), n_groups; chosen, each seed's setting and step (JSON); reason where no share can be named.
     """
     folders = [(subject.name, seed) for subject in config.subjects for seed in config.seeds]
     folders += [(f"{goal}-{TWIN}", config.seeds[0]) for goal in {one.goal: None for one in config.subjects}]
